@@ -1,0 +1,1 @@
+//! The client library: one connection, pipelined requests, gap-checked deliveries, reconnecting sessions.

@@ -1,0 +1,8 @@
+//! Meets the world: sockets, TLS, framing, authentication, sessions, limits, HTTP.
+//!
+//! It holds no business rule.
+
+pub mod client;
+pub mod config;
+pub mod node;
+pub mod wire;

@@ -1,0 +1,16 @@
+//! Keeps bytes: the journal that all shards of a node share, and the index of what is not sealed yet.
+//!
+//! logstore knows record heads, never bodies, users or peers. It spawns nothing beyond the
+//! journal's writer thread.
+
+mod error;
+pub mod id;
+pub mod io;
+mod journal;
+mod record;
+mod unsealed;
+
+pub use error::{Error, Result};
+pub use journal::{Completion, Entry, EntryKind, Journal, JournalOptions, Refused, ShardLog, Vote};
+pub use record::{BodyPlace, RecordHead, RecordKind};
+pub use unsealed::{Slot, Unsealed};

@@ -1,0 +1,224 @@
+//! What can be asked of a shard's state.
+//!
+//! An entry is a batch of commands, stamped by its proposer with a time. Its bytes are drawn in
+//! `docs/format.md`; the codec is beside this file. What always holds: decoding never panics and
+//! takes no memory before it has checked a length.
+
+use bytes::Bytes;
+use logstore::RecordKind;
+use logstore::id::{
+    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, SeqId, ShardId, TimeMs, UserId,
+};
+
+/// One command of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Begins a shard's life: its buckets and the history it belongs to. The first command of a shard; later ones are ignored.
+    Init {
+        /// The cluster's history.
+        history: HistoryId,
+        /// Changes with init, restore, forced quorum: names this life of the shard's outbox.
+        incarnation: u64,
+        /// Version of the bucket table this ownership was cut from.
+        table_epoch: u64,
+        /// Inclusive ranges of owned buckets.
+        buckets: Vec<(Bucket, Bucket)>,
+    },
+    /// Appends a message to a conversation.
+    Send(Send),
+    /// Claims a name at the name's shard; the account is created at its home by an effect.
+    ClaimName {
+        /// The account's name, already normalised and length-checked.
+        name: String,
+        /// What the account begins with.
+        seed: AccountSeed,
+        /// The same request repeated gets the same answer.
+        request: ClientMsgId,
+    },
+    /// Opens (or renews) a session of an account, at its home shard.
+    OpenSession {
+        /// The account.
+        user: UserId,
+        /// The session's number, chosen at random by the service.
+        session: u64,
+        /// Hash of its first refresh secret.
+        refresh_hash: [u8; 32],
+        /// When it ends, unless refreshed.
+        expires: TimeMs,
+    },
+    /// Exchanges a refresh secret for the next one; a secret used twice ends the session.
+    RotateSession {
+        /// The account.
+        user: UserId,
+        /// The session.
+        session: u64,
+        /// Hash of the secret presented.
+        presented: [u8; 32],
+        /// Hash of the next one.
+        next: [u8; 32],
+        /// The session's new end.
+        expires: TimeMs,
+    },
+    /// Opens the 1:1 of two users, at the initiator's home shard; the peer's home and the conversation's shard follow by effects.
+    OpenDirect {
+        /// Who asks.
+        initiator: UserId,
+        /// The other (equal: notes to self).
+        peer: UserId,
+    },
+    /// Creates a group. The same request repeated by the same creator is answered the same.
+    GroupCreate {
+        /// The group, `ConversationId::group(..)` with a number drawn by the service from creator and request.
+        group: ConversationId,
+        /// Its owner.
+        creator: UserId,
+        /// The request.
+        request: ClientMsgId,
+        /// Its name, length-checked.
+        name: String,
+        /// First members; the creator is added if missing.
+        members: Vec<UserId>,
+    },
+    /// Changes who is in a group; makes one membership record.
+    GroupChange(GroupChange),
+    /// Moves cursors of members, merged by the gateway; monotonic, cheap, makes no record.
+    MoveCursors(Vec<CursorMove>),
+    /// Effects from another shard's outbox, numbered from `first`.
+    Effects {
+        /// The shard they come from.
+        from: ShardId,
+        /// Its incarnation.
+        incarnation: u64,
+        /// The number of the first one.
+        first: u64,
+        /// The effects, consecutively numbered.
+        effects: Vec<Effect>,
+    },
+    /// Another shard has applied this shard's effects up to a number; they are removed.
+    AckEffects {
+        /// The shard that applied them.
+        to: ShardId,
+        /// The incarnation acknowledged.
+        incarnation: u64,
+        /// Cumulative.
+        upto: u64,
+    },
+    /// Freezes the current overlay generation and opens the next.
+    Seal,
+    /// Changes nothing; proves that the shard can commit.
+    Probe,
+}
+
+/// A message to append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Send {
+    /// Where to.
+    pub conversation: ConversationId,
+    /// Who sends.
+    pub sender: UserId,
+    /// The connection it came over, so that this one gets the answer and not also a copy; 0 if none.
+    pub origin: ConnectionId,
+    /// Names the message once within (conversation, sender).
+    pub client_msg_id: ClientMsgId,
+    /// What it is; must be countable.
+    pub kind: RecordKind,
+    /// Hash of kind and body, see [`Send::hash_of`].
+    pub body_hash: BodyHash,
+    /// The generation number of the last `Seal` under whose lease older ids were looked up; 0: not looked up
+    /// (the fast path).
+    pub checked_upto: u64,
+    /// Opaque.
+    pub body: Bytes,
+}
+
+impl Send {
+    /// The hash that tells a retry from another message under the same id.
+    pub fn hash_of(kind: RecordKind, body: &[u8]) -> BodyHash {
+        BodyHash(xxhash_rust::xxh3::xxh3_64_with_seed(body, u64::from(kind.0)))
+    }
+}
+
+/// What an account begins with.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct AccountSeed {
+    /// argon2id PHC string; empty: no password (imported), tokens only.
+    pub password_phc: String,
+}
+
+/// A change of a group's members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupChange {
+    /// The group.
+    pub group: ConversationId,
+    /// Who asks; decides what is allowed.
+    pub actor: UserId,
+    /// Names the change once within (group, actor).
+    pub request: ClientMsgId,
+    /// Users to add. Members already are skipped.
+    pub add: Vec<UserId>,
+    /// Users to remove; only `[actor]` means leaving.
+    pub remove: Vec<UserId>,
+}
+
+/// How far a member has received and read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CursorMove {
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The member.
+    pub user: UserId,
+    /// Received up to here; 0: unchanged.
+    pub delivered: SeqId,
+    /// Read up to here; 0: unchanged.
+    pub read: SeqId,
+}
+
+/// Something one shard asks of another, through the numbered outbox. Total: a refusal is an outcome, not an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// To the user's home: create the account whose name was claimed.
+    CreateAccount {
+        /// Allocated by the name's shard.
+        user: UserId,
+        /// The claimed name.
+        name: String,
+        /// What it begins with.
+        seed: AccountSeed,
+    },
+    /// To the name's shard: the account exists, the claim is final.
+    ConfirmName {
+        /// The name.
+        name: String,
+        /// Its account.
+        user: UserId,
+    },
+    /// To the peer's home: the initiator opened a 1:1.
+    OpenPeer {
+        /// Who asked.
+        initiator: UserId,
+        /// Whose home this is.
+        peer: UserId,
+    },
+    /// To the conversation's shard: what one home shard grants. `may_send` of a side is the AND of both homes' bits.
+    GrantDirect {
+        /// The 1:1.
+        conversation: ConversationId,
+        /// Whose home speaks.
+        home_of: UserId,
+        /// Whether, as far as this home knows, the lower user may send.
+        low_may_send: bool,
+        /// Whether the higher user may.
+        high_may_send: bool,
+        /// Whether the user whose home speaks exists at all.
+        exists: bool,
+    },
+}
+
+/// The shared time stamp and the commands of one entry, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The proposer's clock; apply makes it monotonic.
+    pub time: TimeMs,
+    /// In order.
+    pub commands: Vec<Command>,
+}

@@ -1,0 +1,20 @@
+//! Puts messages in order: Raft groups (shards) over the shared journal, and the deterministic state
+//! that says what an entry means.
+
+mod clock;
+mod command;
+mod error;
+mod outcome;
+mod raft;
+mod shard;
+pub mod state;
+pub mod store;
+
+pub use clock::{Clock, SystemClock};
+pub use command::{AccountSeed, Command, CursorMove, Effect, GroupChange, Send};
+pub use error::{Error, Result};
+pub use outcome::{Applied, CommittedRecord, CursorMoved, Outcome, Refusal, Stored};
+pub use shard::{
+    Capacity, PipelineSlot, Proposal, ProposalResult, Record, Sequencer, SequencerOptions, Shard, ShardStatus,
+    TailBatch, TailReader, TailStep,
+};

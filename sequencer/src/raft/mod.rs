@@ -1,0 +1,1 @@
+//! openraft, kept behind our own facade.

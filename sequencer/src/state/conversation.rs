@@ -1,0 +1,55 @@
+//! A conversation's row.
+
+use logstore::id::{LogIndex, Ordinal, SeqId, TimeMs, UserId};
+
+/// What a shard knows of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConversationRow {
+    /// Its newest record; 0 if none.
+    pub last_seq: SeqId,
+    /// Countable messages in it.
+    pub last_ordinal: Ordinal,
+    /// The entry that changed its head last.
+    pub last_index: LogIndex,
+    /// The log time of its newest record.
+    pub last_time: TimeMs,
+    /// Present for a 1:1.
+    pub direct: Option<DirectRow>,
+    /// Present for a group.
+    pub group: Option<Box<GroupRow>>,
+}
+
+/// A 1:1's grants: bit 0 written by the lower user's home, bit 1 by the higher's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectRow {
+    /// Which homes have spoken.
+    pub heard: u8,
+    /// Which homes say that their user exists.
+    pub exists: u8,
+    /// Which homes let the lower user send.
+    pub low: u8,
+    /// Which homes let the higher user send.
+    pub high: u8,
+}
+
+impl DirectRow {
+    /// Whether both homes have spoken and both users exist.
+    pub fn is_open(&self) -> bool {
+        self.heard == 3 && self.exists == 3
+    }
+}
+
+/// What only groups have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupRow {
+    /// Its name.
+    pub name: String,
+    /// Its owner.
+    pub owner: UserId,
+    /// The request that created it.
+    pub request: logstore::id::ClientMsgId,
+    /// Members now.
+    pub member_count: u32,
+    /// When it was created, log time.
+    pub created: TimeMs,
+}

@@ -1,0 +1,90 @@
+//! A member's row, and the body of the record that changes it.
+
+use bytes::Bytes;
+use logstore::id::{LogIndex, Ordinal, SeqId, UserId};
+use smallvec::SmallVec;
+
+/// `[join, end)` in seq_ids. `end` is the seq_id of the leave record + 1: the leave record is the last thing
+/// the leaver receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interval {
+    /// The record that made the user a member.
+    pub join: SeqId,
+    /// `None` while a member.
+    pub end: Option<SeqId>,
+}
+
+impl Interval {
+    /// Whether the interval holds a record.
+    pub fn holds(&self, seq: SeqId) -> bool {
+        self.join <= seq && self.end.is_none_or(|end| seq < end)
+    }
+}
+
+/// What a member may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Everything.
+    Owner,
+    /// Adds and removes members.
+    Admin,
+    /// Sends.
+    Member,
+}
+
+/// What a conversation's shard knows of one user in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRow {
+    /// Ended ones are kept; the last one may be open.
+    pub intervals: SmallVec<[Interval; 1]>,
+    /// Nothing before it is shown, whatever the intervals say.
+    pub visible_from: SeqId,
+    /// What the member may do while a member.
+    pub role: Role,
+    /// Received up to here.
+    pub delivered: SeqId,
+    /// Read up to here.
+    pub read: SeqId,
+    /// The conversation's ordinal at `read`.
+    pub read_ordinal: Ordinal,
+    /// The conversation's ordinal just before the current interval began.
+    pub join_ordinal: Ordinal,
+    /// The entry that changed this row last.
+    pub changed_at: LogIndex,
+}
+
+impl MemberRow {
+    /// Whether the user is a member now.
+    pub fn is_active(&self) -> bool {
+        self.intervals.last().is_some_and(|i| i.end.is_none())
+    }
+
+    /// Whether the user may see a record.
+    pub fn sees(&self, seq: SeqId) -> bool {
+        seq >= self.visible_from && self.intervals.iter().any(|i| i.holds(seq))
+    }
+}
+
+/// The body of a membership record.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct MembershipBody {
+    /// Who did it.
+    pub actor: UserId,
+    /// Who became a member by it.
+    pub joined: Vec<UserId>,
+    /// Who ceased to be one by it.
+    pub left: Vec<UserId>,
+}
+
+impl MembershipBody {
+    /// The bytes drawn in `docs/format.md`.
+    pub fn encode(&self) -> Bytes {
+        unimplemented!()
+    }
+
+    /// `None` if the bytes are not a membership body.
+    pub fn decode(bytes: &[u8]) -> Option<MembershipBody> {
+        let _ = bytes;
+        unimplemented!()
+    }
+}
