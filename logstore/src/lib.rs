@@ -3,6 +3,8 @@
 //! logstore knows record heads, never bodies, users or peers. It spawns nothing beyond the
 //! journal's writer thread.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod error;
 pub mod id;
 pub mod io;
