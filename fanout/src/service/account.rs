@@ -47,14 +47,14 @@ impl Accounts {
         unimplemented!()
     }
 
-    /// Accounts by exact name; unknown ones are absent.
-    pub fn find_names(&self, names: &[String]) -> Vec<(UserId, String)> {
+    /// Accounts by exact name; unknown ones are absent. `TooMany` above `limits.find_users`.
+    pub fn find_names(&self, names: &[String]) -> Result<Vec<(UserId, String)>, Fault> {
         let _ = names;
         unimplemented!()
     }
 
-    /// Accounts by id; unknown ones are absent.
-    pub fn find_ids(&self, ids: &[UserId]) -> Vec<(UserId, String)> {
+    /// Accounts by id; unknown ones are absent. `TooMany` above `limits.find_users`.
+    pub fn find_ids(&self, ids: &[UserId]) -> Result<Vec<(UserId, String)>, Fault> {
         let _ = ids;
         unimplemented!()
     }

@@ -57,7 +57,21 @@ pub struct HistoryPage {
 pub struct Messages {}
 
 impl Messages {
+    /// What is wrong with a message whatever the log says, or `None`. Asked before its place in the pipeline is
+    /// counted: a message refused here takes no `n`, so it stops nothing that follows.
+    pub fn check(&self, sender: UserId, message: &Outgoing) -> Option<Fault> {
+        let _ = (sender, message);
+        unimplemented!()
+    }
+
+    /// What is wrong with this many messages in one request, or `None`; asked before any of them is counted.
+    pub fn check_count(&self, messages: usize) -> Option<Fault> {
+        let _ = messages;
+        unimplemented!()
+    }
+
     /// Sends messages of one request, each to its shard; messages of one conversation keep their order, refusals included.
+    /// Each has passed [`Messages::check`].
     ///
     /// `done` is called once, when every message is durable or refused, with one outcome each, in order; on a worker
     /// of the sequencer, so it must not block. Nothing is allocated per message beyond what the request brought.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sequencer::Sequencer;
 
 use crate::Limits;
+use crate::tail::Tails;
 
 mod account;
 mod conversation;
@@ -33,6 +34,12 @@ pub struct Services {
 }
 
 impl Services {
+    /// Passes `delivered` receipts on live through these tails, once; without them receipts are told when replicated.
+    pub fn pass_receipts_to(&self, tails: Arc<Tails>) {
+        let _ = tails;
+        unimplemented!()
+    }
+
     /// The services over a node's shards.
     pub fn new(sequencer: Arc<Sequencer>, limits: Arc<Limits>) -> Services {
         let _ = (sequencer, limits);

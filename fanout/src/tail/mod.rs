@@ -41,7 +41,8 @@ pub struct Attachment {
     pub records: Vec<Record>,
 }
 
-/// Deliveries of one applied entry to one gateway.
+/// Deliveries of one applied entry to one gateway. The connection a record came over (its `origin`) is not among its
+/// targets: that one learns the seq_id from the answer to its send.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The shard.
@@ -73,6 +74,10 @@ pub trait TailSink: Send + Sync + 'static {
     /// Everything up to `floor` was missed: every connection on this shard is pending again and must announce anew with the
     /// cursor told on it; deliveries go on above `floor`.
     fn reset(&self, shard: ShardId, floor: LogIndex);
+
+    /// Receipts passed on before they are replicated: each cursor with its range of `connections`. Lossy by nature; the
+    /// replicated cursor follows in a delivery.
+    fn receipts(&self, shard: ShardId, receipts: Vec<(CursorMoved, Range<u32>)>, connections: Vec<ConnectionId>);
 }
 
 /// The tails of all shards of this node.
@@ -98,7 +103,8 @@ impl Tails {
         unimplemented!()
     }
 
-    /// Forgets a connection on all shards.
+    /// Forgets a connection on all shards. Called when none of its announcements is under way any more: one that takes
+    /// effect later would stay.
     pub fn detach(&self, gateway: GatewayId, connection: ConnectionId, user: UserId) {
         let _ = (gateway, connection, user);
         unimplemented!()
