@@ -1,13 +1,14 @@
 //! The connections of a node, and what they share.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanout::Limits;
 use fanout::service::Services;
 use fanout::tail::{Delivery, TailSink, Tails};
-use logstore::id::{LogIndex, ShardId};
-use sequencer::{Clock, Sequencer};
+use logstore::id::{ConnectionId, LogIndex, ShardId};
+use sequencer::{Clock, CursorMoved, Sequencer};
 use tokio::net::TcpListener;
 
 mod tokens;
@@ -58,6 +59,11 @@ impl TailSink for Gateway {
 
     fn reset(&self, shard: ShardId, floor: LogIndex) {
         let _ = (shard, floor);
+        unimplemented!()
+    }
+
+    fn receipts(&self, shard: ShardId, receipts: Vec<(CursorMoved, Range<u32>)>, connections: Vec<ConnectionId>) {
+        let _ = (shard, receipts, connections);
         unimplemented!()
     }
 }
