@@ -2,6 +2,9 @@
 //!
 //! It holds no business rule.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod auth;
 pub mod client;
 pub mod config;
 pub mod node;
