@@ -31,7 +31,7 @@ impl Purpose {
 
 /// The claims of every token. All but `nbf` and those of one purpose are required.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claims {
+pub struct TokenClaims {
     /// [`ISSUER`].
     pub iss: String,
     /// [`AUDIENCE`].

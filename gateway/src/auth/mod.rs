@@ -10,8 +10,10 @@ mod admin;
 mod claims;
 mod key;
 mod ring;
+mod tokens;
 
 pub use admin::AdminKey;
 pub use claims::Purpose;
 pub use key::{KeyError, KeyFile};
-pub use ring::{Bearer, KeyRing, RefreshBearer, Role, TokenError};
+pub use ring::{KeyRing, RefreshBearer, TokenError};
+pub use tokens::NodeTokens;

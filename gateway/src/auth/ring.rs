@@ -6,35 +6,14 @@ use ed25519_dalek::pkcs8::EncodePrivateKey;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use logstore::id::{TimeMs, UserId};
 
-use super::claims::{AUDIENCE, Claims, ISSUER, Purpose};
+use super::claims::{AUDIENCE, ISSUER, Purpose, TokenClaims};
 use super::key::{KeyError, KeyFile, key_id};
+use crate::session::{Claims, Role};
 
 /// Longest token looked at.
 const TOKEN_BYTES_MAX: usize = 8 << 10;
 /// How far the clocks of those who make and those who read tokens may differ.
 const LEEWAY_SECONDS: u64 = 5;
-
-/// What a bearer may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Acts for himself.
-    User,
-    /// Acts for the operator.
-    Admin,
-}
-
-/// Who a verified token speaks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bearer {
-    /// The account; 0 for administrators.
-    pub user: UserId,
-    /// Its name.
-    pub name: String,
-    /// What it may do.
-    pub role: Role,
-    /// When the token ends.
-    pub expires: TimeMs,
-}
 
 /// What a verified refresh token carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,18 +68,13 @@ impl KeyRing {
     }
 
     /// Who an access or admin token speaks for.
-    pub fn verify_access(&self, token: &str, now: TimeMs) -> Result<Bearer, TokenError> {
-        match self.verify(token, now, &[Purpose::Access, Purpose::Admin])? {
-            (Purpose::Admin, claims) => {
-                Ok(Bearer { user: UserId(0), name: claims.name, role: Role::Admin, expires: TimeMs(claims.exp * 1000) })
-            }
-            (_, claims) => Ok(Bearer {
-                user: user_of(&claims)?,
-                role: Role::User,
-                expires: TimeMs(claims.exp * 1000),
-                name: claims.name,
-            }),
-        }
+    pub fn verify_access(&self, token: &str, now: TimeMs) -> Result<Claims, TokenError> {
+        let (purpose, claims) = self.verify(token, now, &[Purpose::Access, Purpose::Admin])?;
+        let (user, role) = match purpose {
+            Purpose::Admin => (UserId(0), Role::Admin),
+            _ => (user_of(&claims)?, Role::User),
+        };
+        Ok(Claims { user, role, expires: TimeMs(claims.exp * 1000), name: claims.name })
     }
 
     /// What a refresh token carries.
@@ -115,7 +89,7 @@ impl KeyRing {
     }
 
     /// Length, purpose, key, signature, names, times: in this order, each before the next costs anything.
-    fn verify(&self, token: &str, now: TimeMs, purposes: &[Purpose]) -> Result<(Purpose, Claims), TokenError> {
+    fn verify(&self, token: &str, now: TimeMs, purposes: &[Purpose]) -> Result<(Purpose, TokenClaims), TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError);
         }
@@ -125,13 +99,13 @@ impl KeyRing {
         let keys = if purpose == Purpose::Admin { &self.admin_keys } else { &self.token_keys };
         let kid = header.kid.as_deref().unwrap_or_default();
         let key = keys.iter().find(|key| key.id == kid).ok_or(TokenError)?;
-        let token = jsonwebtoken::decode::<Claims>(token, &key.key, &self.validation).map_err(|_| TokenError)?;
+        let token = jsonwebtoken::decode::<TokenClaims>(token, &key.key, &self.validation).map_err(|_| TokenError)?;
         check_times(&token.claims, now)?;
         Ok((purpose, token.claims))
     }
 }
 
-fn check_times(claims: &Claims, now: TimeMs) -> Result<(), TokenError> {
+fn check_times(claims: &TokenClaims, now: TimeMs) -> Result<(), TokenError> {
     let now = now.0 / 1000;
     let begun = claims.iat.max(claims.nbf.unwrap_or(0)) <= now.saturating_add(LEEWAY_SECONDS);
     let over = now >= claims.exp.saturating_add(LEEWAY_SECONDS);
@@ -140,7 +114,7 @@ fn check_times(claims: &Claims, now: TimeMs) -> Result<(), TokenError> {
     if begun && !over && sane { Ok(()) } else { Err(TokenError) }
 }
 
-fn user_of(claims: &Claims) -> Result<UserId, TokenError> {
+fn user_of(claims: &TokenClaims) -> Result<UserId, TokenError> {
     claims.sub.parse().ok().filter(|id| *id != 0).map(UserId).ok_or(TokenError)
 }
 
@@ -178,7 +152,7 @@ impl Signer {
     pub fn sign(&self, purpose: Purpose, subject: TokenSubject, now: TimeMs, expires: TimeMs) -> String {
         let header =
             Header { typ: Some(purpose.typ().into()), kid: Some(self.id.clone()), ..Header::new(Algorithm::EdDSA) };
-        let claims = Claims {
+        let claims = TokenClaims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
             sub: subject.sub,

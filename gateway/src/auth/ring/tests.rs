@@ -56,7 +56,7 @@ fn a_token_speaks_for_whom_it_was_made() {
     let f = fixture();
     let token = f.ring.issue_access(UserId(7), "alice", NOW, LATER);
     let bearer = f.ring.verify_access(&token, NOW).unwrap();
-    assert_eq!(bearer, Bearer { user: UserId(7), name: "alice".into(), role: Role::User, expires: LATER });
+    assert_eq!(bearer, Claims { user: UserId(7), name: "alice".into(), role: Role::User, expires: LATER });
 }
 
 #[test]
