@@ -7,6 +7,9 @@
 pub mod auth;
 pub mod client;
 pub mod config;
+mod data_dir;
+mod http;
 pub mod node;
 pub mod session;
+mod tls;
 pub mod wire;

@@ -1,41 +1,268 @@
 //! The only place where all parts meet.
+//!
+//! Start: lock → identity → keys → ports → journal → shards → services → tails → gateway; drain: the other way round.
+//! What always holds: nothing is read or written before the data directory is locked, no client is accepted before every
+//! acknowledged message is back, and the lock is given up last.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fanout::service::Services;
+use fanout::tail::Tails;
+use logstore::Journal;
+use sequencer::{Clock, Sequencer, SequencerOptions, SystemClock};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::data_dir::{DataDir, Identity, owner_of_this_process};
+use crate::http::{self, Pages, Readiness, Status};
+use crate::session::Gateway;
+
+mod error;
+mod keys;
+mod port;
+mod probe;
+mod seed;
+
+pub use error::StartError;
+pub use keys::create_keys;
+pub use seed::{DEMO_ACCOUNTS, DEMO_GROUP};
+
+use port::Port;
+
+/// What the process exits with when a write or sync failed: nothing that is in memory can be trusted to be on disk.
+pub const EXIT_DISK_FAILED: i32 = 70;
 
 /// A running node.
-pub struct Node {}
+pub struct Node {
+    config: Config,
+    identity: Identity,
+    client_addr: SocketAddr,
+    http_addr: SocketAddr,
+    parts: Arc<Parts>,
+    front: Front,
+    accepting: JoinHandle<()>,
+    // Last: fields are dropped in order, and the lock is given up when everything else is gone.
+    lock: DataDir,
+}
+
+/// What stores and delivers.
+struct Parts {
+    journal: Journal,
+    sequencer: Arc<Sequencer>,
+    services: Arc<Services>,
+    tails: Arc<Tails>,
+    gateway: Arc<Gateway>,
+}
+
+/// The HTTP port, up from the beginning so that a node that is replaying its journal can be told from a dead one.
+struct Front {
+    readiness: Arc<Readiness>,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
+}
 
 impl Node {
     /// Starts everything; returns when the node accepts clients.
     pub async fn start(config: Config) -> Result<Node, StartError> {
-        let _ = config;
-        unimplemented!()
+        config
+            .check()
+            .map_err(|(key, why)| StartError::new(format!("key {key:?}: {why}"), "correct the configuration"))?;
+        let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
+        let mut lock = DataDir::lock(&config.data_dir, &owner_of_this_process(config.listen, &now))?;
+        let identity = lock.identity(config.dev, &now)?;
+        refuse_other_mode(&config, &identity)?;
+        let tokens = Arc::new(keys::open(&config)?);
+        let tls =
+            if config.has_tls() { Some(crate::tls::server_config(&config.tls.cert, &config.tls.key)?) } else { None };
+        let client_port = Port::bind(config.listen, "listen")?;
+        let http_port = Port::bind(config.http, "http")?;
+        let (client_addr, http_addr) = (client_port.addr, http_port.addr);
+        lock.set_owner(&owner_of_this_process(client_addr, &now))?;
+
+        let status = Arc::new(StatusSource::new(&config, &identity, client_addr));
+        let front = Front::open(http_port.listen()?, status.clone());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let limits = Arc::new(config.limits.clone());
+        let journal = open_journal(&config).await?;
+        let sequencer = Sequencer::open(sequencer_options(&config, &identity), journal.clone(), clock.clone()).await;
+        let sequencer = sequencer.map_err(|error| error::from_sequencer(error, &config.data_dir))?;
+        let services = Arc::new(Services::new(sequencer.clone(), limits.clone()));
+        let tails = Tails::start(sequencer.clone(), limits.clone());
+        let gateway = Gateway::new(services.clone(), tails.clone(), sequencer.clone(), tokens, limits, clock);
+        let parts = Arc::new(Parts { journal, sequencer, services, tails, gateway });
+        status.running(&parts);
+        if config.dev {
+            seed::seed(&parts.services).await?;
+        }
+        let accepting = tokio::spawn(parts.gateway.clone().serve(client_port.listen()?, tls));
+        front.readiness.serve(probe::probes(parts.sequencer.clone())).await;
+        Ok(Node { config, identity, client_addr, http_addr, parts, front, accepting, lock })
     }
 
     /// The address clients connect to.
     pub fn client_addr(&self) -> SocketAddr {
-        unimplemented!()
+        self.client_addr
     }
 
     /// The address of health and metrics.
     pub fn http_addr(&self) -> SocketAddr {
-        unimplemented!()
+        self.http_addr
+    }
+
+    /// Where everything the node keeps lies.
+    pub fn data_dir(&self) -> &Path {
+        self.lock.path()
+    }
+
+    /// The key of administrators.
+    pub fn admin_key_file(&self) -> PathBuf {
+        self.config.admin_key_file()
+    }
+
+    /// Which node this is.
+    pub fn history(&self) -> logstore::id::HistoryId {
+        self.identity.history
+    }
+
+    /// What users and administrators can ask for, without a connection in between.
+    pub fn services(&self) -> &Arc<Services> {
+        &self.parts.services
     }
 
     /// Tells clients to go, finishes what is in flight, stops. Everything acknowledged is synced already.
     pub async fn drain(self) {
-        unimplemented!()
+        let Node { config, parts, front, accepting, lock, .. } = self;
+        front.readiness.drain();
+        parts.gateway.drain(config.drain_timeout.0).await;
+        parts.services.receipts.flush().await;
+        parts.tails.shutdown().await;
+        parts.sequencer.shutdown().await;
+        accepting.abort();
+        let journal = parts.journal.clone();
+        if tokio::task::spawn_blocking(move || journal.close()).await.is_err() {
+            tracing::error!("closing the journal panicked");
+        }
+        front.close().await;
+        drop(lock);
     }
 }
 
-/// Why a node does not start: one line, with the remedy.
-#[derive(Debug, thiserror::Error)]
-#[error("{what}; {remedy}")]
-pub struct StartError {
-    /// What is wrong.
-    pub what: String,
-    /// What to do about it.
-    pub remedy: String,
+impl Front {
+    /// Answers `/healthz` at once, `/readyz` with 503 until there are shards to ask.
+    fn open(listener: TcpListener, status: Arc<StatusSource>) -> Front {
+        let (readiness, stop, metrics) =
+            (Arc::new(Readiness::starting()), CancellationToken::new(), http::metrics::install());
+        let pages =
+            Pages { readiness: readiness.clone(), metrics: metrics.clone(), status: Arc::new(move || status.status()) };
+        let serving = tokio::spawn(http::serve(listener, pages, stop.clone()));
+        Front { readiness, stop, serving, upkeep: tokio::spawn(http::metrics::upkeep(metrics)) }
+    }
+
+    async fn close(mut self) {
+        self.stop.cancel();
+        // A scraper that reads slowly does not hold up the end.
+        let _ = tokio::time::timeout(Duration::from_secs(1), &mut self.serving).await;
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.serving.abort();
+        self.upkeep.abort();
+    }
+}
+
+/// What `/status` is made from: words at once, figures as soon as there are shards.
+struct StatusSource {
+    words: Status,
+    began: Instant,
+    parts: std::sync::OnceLock<std::sync::Weak<Parts>>,
+}
+
+impl StatusSource {
+    fn new(config: &Config, identity: &Identity, listen: SocketAddr) -> StatusSource {
+        let words = Status {
+            version: env!("CARGO_PKG_VERSION"),
+            node: identity.node.0,
+            history: format!("{:032x}", identity.history.0),
+            dev: config.dev,
+            durability: http::DURABILITY,
+            data_dir: config.data_dir.display().to_string(),
+            listen: listen.to_string(),
+            tls: config.has_tls(),
+            connections: 0,
+            uptime_seconds: 0,
+            shards: Vec::new(),
+        };
+        StatusSource { words, began: Instant::now(), parts: std::sync::OnceLock::new() }
+    }
+
+    fn running(&self, parts: &Arc<Parts>) {
+        let _ = self.parts.set(Arc::downgrade(parts));
+    }
+
+    fn status(&self) -> Status {
+        let mut status = self.words.clone();
+        status.uptime_seconds = self.began.elapsed().as_secs();
+        if let Some(parts) = self.parts.get().and_then(std::sync::Weak::upgrade) {
+            status.connections = parts.gateway.connections();
+            status.shards = parts.sequencer.shards().iter().map(|shard| shard.status().into()).collect();
+        }
+        status
+    }
+}
+
+/// Demo accounts have published passwords: a directory that holds them never serves in earnest, nor the other way round.
+fn refuse_other_mode(config: &Config, identity: &Identity) -> Result<(), StartError> {
+    let dir = config.data_dir.display();
+    match (config.dev, identity.dev) {
+        (false, true) => Err(StartError::new(
+            format!("data directory {dir} was made by --dev: it holds keys and accounts with published passwords"),
+            "use another data_dir, or start with --dev",
+        )),
+        (true, false) => Err(StartError::new(
+            format!("data directory {dir} was not made by --dev, which would add accounts with published passwords"),
+            "use another --data-dir, or start with --config",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn sequencer_options(config: &Config, identity: &Identity) -> SequencerOptions {
+    let of = &config.sequencer;
+    SequencerOptions {
+        node: identity.node,
+        shards: config.shards,
+        history: identity.history,
+        entry_bytes_max: of.entry_bytes_max.bytes(),
+        entries_in_flight: of.entries_in_flight,
+        queue_commands_max: of.queue_commands_max,
+        queue_bytes_max: of.queue_bytes_max.bytes(),
+        tail_bytes: of.tail_bytes.bytes(),
+        seal_bytes: of.seal_bytes.0,
+    }
+}
+
+/// Recovers the journal, off the async workers: it reads everything that is not sealed.
+async fn open_journal(config: &Config) -> Result<Journal, StartError> {
+    let (root, options) = (config.data_dir.clone(), config.journal_options());
+    let opening =
+        tokio::task::spawn_blocking(move || Journal::open(logstore::io::real(&root), options, Box::new(stop_process)));
+    let opened = opening
+        .await
+        .map_err(|panic| StartError::new(format!("opening the journal failed: {panic}"), "report this"))?;
+    opened.map_err(|error| error::from_logstore(error, &config.data_dir))
+}
+
+/// A failed sync is final: what the kernel has dropped cannot be synced again, so no later success would mean anything.
+fn stop_process(error: &logstore::Error) {
+    tracing::error!(%error, "the disk failed a write or sync; this node stops now, nothing unacknowledged is claimed");
+    eprintln!("skein: the disk failed a write or sync ({error}); stopped; check the disk, then start again");
+    std::process::exit(EXIT_DISK_FAILED);
 }

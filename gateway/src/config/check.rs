@@ -32,7 +32,7 @@ impl Config {
                 self.listen
             )
         })?;
-        require(!(self.dev && !is_loopback(self.http)), "http", || {
+        require(!self.dev || is_loopback(self.http), "http", || {
             format!(
                 "{} is not a loopback address, and --dev listens on loopback only; use --config for others",
                 self.http

@@ -1,0 +1,306 @@
+//! The directory a node owns: who holds it now, and which node it is.
+//!
+//! ```text
+//! DATA/skein.lock       locked while a node runs; says who that is
+//! DATA/node.toml        format version, node, history; written once
+//! DATA/keys/*.pem       see auth/
+//! DATA/journal/         see logstore
+//! ```
+//!
+//! What always holds: nothing else in the directory is touched before the lock is held; a directory of a newer format is
+//! never touched at all.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use logstore::id::{HistoryId, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// The newest layout of a data directory this program knows.
+pub const FORMAT: u32 = 1;
+
+const LOCK_FILE: &str = "skein.lock";
+const NODE_FILE: &str = "node.toml";
+/// Both files are a few lines; more than this is not ours.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// A locked data directory. Dropping it gives the directory free.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    lock: File,
+}
+
+/// Which node a data directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// The cluster's history.
+    pub history: HistoryId,
+    /// Whether `--dev` made it: it holds accounts with published passwords.
+    pub dev: bool,
+    /// When it was made, for people.
+    pub created: String,
+}
+
+/// Who holds a data directory, as its lock file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Process id.
+    pub pid: u32,
+    /// Its client port.
+    pub listen: String,
+    /// When it started.
+    pub started: String,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// The system refused.
+    #[error("cannot {operation} {path}: {source}")]
+    Io {
+        /// "create", "write", ...
+        operation: &'static str,
+        /// Which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Another node holds it.
+    #[error("data directory {path} is in use by {}", owner.as_ref().map_or_else(|| "another process".into(), Owner::words))]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who, if the lock file could be read.
+        owner: Option<Owner>,
+    },
+    /// A later program made it.
+    #[error("data directory {path} has format {found}, and this program knows formats up to {FORMAT}")]
+    NewerFormat {
+        /// The directory.
+        path: PathBuf,
+        /// What `node.toml` says.
+        found: u32,
+    },
+    /// `node.toml` is not what it should be.
+    #[error("{path} is not a node's identity: {why}")]
+    BadIdentity {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// There is data, but nothing that says whose.
+    #[error("data directory {path} has a journal but no {NODE_FILE}")]
+    NoIdentity {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl Owner {
+    fn words(&self) -> String {
+        format!("skein pid {} (listening on {}, since {})", self.pid, self.listen, self.started)
+    }
+}
+
+/// `node.toml` as it is written.
+#[derive(Serialize, Deserialize)]
+struct NodeFile {
+    format: u32,
+    node: u64,
+    history: String,
+    dev: bool,
+    created: String,
+}
+
+impl DataDir {
+    /// Creates the directory if need be, and locks it.
+    pub fn lock(path: &Path, owner: &Owner) -> Result<DataDir, DataDirError> {
+        std::fs::create_dir_all(path).map_err(io("create", path))?;
+        let lock_path = path.join(LOCK_FILE);
+        let mut options = OpenOptions::new();
+        let lock = options.read(true).write(true).create(true).truncate(false).open(&lock_path);
+        let lock = lock.map_err(io("write", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(DataDirError::InUse { path: path.into(), owner: read_toml(&lock).ok() });
+            }
+            Err(TryLockError::Error(error)) => return Err(io("lock", &lock_path)(error)),
+        }
+        let mut dir = DataDir { path: path.into(), lock };
+        dir.set_owner(owner)?;
+        Ok(dir)
+    }
+
+    /// Says in the lock file who holds it.
+    pub fn set_owner(&mut self, owner: &Owner) -> Result<(), DataDirError> {
+        let text = toml::to_string(owner).expect("an Owner is plain data");
+        self.rewrite_lock(text.as_bytes()).map_err(io("write", &self.path.join(LOCK_FILE)))
+    }
+
+    /// The node this directory is, made on first use.
+    pub fn identity(&self, dev: bool, now: &str) -> Result<Identity, DataDirError> {
+        let path = self.path.join(NODE_FILE);
+        match File::open(&path) {
+            Ok(file) => self.read_identity(&path, &file),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.create_identity(&path, dev, now),
+            Err(error) => Err(io("open", &path)(error)),
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn rewrite_lock(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.lock.set_len(0)?;
+        self.lock.rewind()?;
+        self.lock.write_all(bytes)?;
+        self.lock.flush()
+    }
+
+    fn read_identity(&self, path: &Path, file: &File) -> Result<Identity, DataDirError> {
+        let bad = |why: String| DataDirError::BadIdentity { path: path.into(), why };
+        let table: toml::Table = read_toml(file).map_err(|error| bad(error.to_string()))?;
+        // The version comes first: the rest of a newer file may mean anything.
+        let format = table.get("format").and_then(toml::Value::as_integer).ok_or_else(|| bad("no format".into()))?;
+        let format = u32::try_from(format).map_err(|_| bad(format!("format {format}")))?;
+        if format > FORMAT {
+            return Err(DataDirError::NewerFormat { path: self.path.clone(), found: format });
+        }
+        let file: NodeFile = table.try_into().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+        let history = u128::from_str_radix(&file.history, 16).map_err(|_| bad("history is not a number".into()))?;
+        if file.node == 0 || history == 0 {
+            return Err(bad("node and history are never 0".into()));
+        }
+        Ok(Identity { node: NodeId(file.node), history: HistoryId(history), dev: file.dev, created: file.created })
+    }
+
+    fn create_identity(&self, path: &Path, dev: bool, now: &str) -> Result<Identity, DataDirError> {
+        if self.path.join("journal").exists() {
+            return Err(DataDirError::NoIdentity { path: self.path.clone() });
+        }
+        // The first node of a cluster is 1; the history is new, so a random number nobody else has.
+        let history = uuid::Uuid::now_v7().as_u128();
+        let file = NodeFile { format: FORMAT, node: 1, history: format!("{history:032x}"), dev, created: now.into() };
+        let body = toml::to_string(&file).expect("a NodeFile is plain data");
+        let text = format!("# Which node this data directory is. Written once; not to be edited.\n{body}");
+        write_synced(path, text.as_bytes()).map_err(io("write", path))?;
+        Ok(Identity { node: NodeId(1), history: HistoryId(history), dev, created: now.into() })
+    }
+}
+
+fn io<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> DataDirError + 'a {
+    move |source| DataDirError::Io { operation, path: path.into(), source }
+}
+
+fn read_toml<T: serde::de::DeserializeOwned>(file: &File) -> std::io::Result<T> {
+    let text = std::io::read_to_string(file.take(FILE_BYTES_MAX))?;
+    toml::from_str(&text).map_err(|error| std::io::Error::other(error.message().to_owned()))
+}
+
+/// Writes a file that has its name only once it is whole, and keeps it after a loss of power.
+fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let draft = path.with_extension("toml.new");
+    let mut file = File::create(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}
+
+/// An owner's first words, before its port is known.
+pub fn owner_of_this_process(listen: SocketAddr, now: &str) -> Owner {
+    Owner { pid: std::process::id(), listen: listen.to_string(), started: now.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        owner_of_this_process(([127, 0, 0, 1], 7400).into(), "2026-11-23T12:00:00Z")
+    }
+
+    #[test]
+    fn a_second_node_is_refused_and_told_who_holds_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DataDir::lock(dir.path(), &owner()).unwrap();
+        let refused = DataDir::lock(dir.path(), &owner()).unwrap_err();
+        assert!(matches!(&refused, DataDirError::InUse { owner: Some(found), .. } if *found == owner()));
+        let words = format!("is in use by skein pid {} (listening on 127.0.0.1:7400", std::process::id());
+        assert!(refused.to_string().contains(&words), "{refused}");
+        drop(held);
+        DataDir::lock(dir.path(), &owner()).unwrap();
+    }
+
+    #[test]
+    fn the_words_of_a_dead_owner_do_not_hold_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(LOCK_FILE), "pid = 1\nlisten = \"x\"\nstarted = \"then\"\n".repeat(50)).unwrap();
+        let held = DataDir::lock(dir.path(), &owner()).unwrap();
+        assert_eq!(read_toml::<Owner>(&File::open(dir.path().join(LOCK_FILE)).unwrap()).unwrap(), owner());
+        drop(held);
+    }
+
+    #[test]
+    fn the_identity_is_made_once_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::lock(dir.path(), &owner()).unwrap();
+        let first = data.identity(true, "now").unwrap();
+        assert_eq!(data.identity(false, "later").unwrap(), first);
+        assert!(first.dev && first.node == NodeId(1) && first.history != HistoryId(0));
+        let other = tempfile::tempdir().unwrap();
+        let other = DataDir::lock(other.path(), &owner()).unwrap().identity(true, "now").unwrap();
+        assert_ne!(other.history, first.history);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_with_its_number_whatever_else_it_says() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(NODE_FILE), "format = 2\nnodes = [\"all new\"]\n").unwrap();
+        let data = DataDir::lock(dir.path(), &owner()).unwrap();
+        assert!(matches!(data.identity(false, "now"), Err(DataDirError::NewerFormat { found: 2, .. })));
+    }
+
+    #[test]
+    fn a_damaged_identity_is_refused_and_left_alone() {
+        for text in [
+            "",
+            "format = 1\n",
+            "format = -1\n",
+            "format = 1\nnode = 0\nhistory = \"1\"\ndev = true\ncreated = \"\"\n",
+            "\u{0}",
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(NODE_FILE);
+            std::fs::write(&path, text).unwrap();
+            let data = DataDir::lock(dir.path(), &owner()).unwrap();
+            assert!(matches!(data.identity(false, "now"), Err(DataDirError::BadIdentity { .. })), "{text:?}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_journal_without_an_identity_is_not_given_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("journal")).unwrap();
+        let data = DataDir::lock(dir.path(), &owner()).unwrap();
+        assert!(matches!(data.identity(false, "now"), Err(DataDirError::NoIdentity { .. })));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_said_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = DataDir::lock(&file.path().join("data"), &owner()).unwrap_err();
+        assert!(matches!(refused, DataDirError::Io { operation: "create", .. }), "{refused}");
+    }
+}

@@ -1,0 +1,91 @@
+//! Why a node does not start, each with what to do about it.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::auth::KeyError;
+use crate::data_dir::DataDirError;
+use crate::tls::TlsError;
+
+/// Why a node does not start: one line, with the remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}; {remedy}")]
+pub struct StartError {
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl StartError {
+    pub(super) fn new(what: impl Into<String>, remedy: impl Into<String>) -> StartError {
+        StartError { what: what.into(), remedy: remedy.into() }
+    }
+}
+
+impl From<DataDirError> for StartError {
+    fn from(error: DataDirError) -> StartError {
+        let remedy = match &error {
+            DataDirError::Io { source, path, .. } => io_remedy(source, path),
+            DataDirError::InUse { .. } => "stop that node first, or give another --data-dir".into(),
+            DataDirError::NewerFormat { .. } => "start it with the newer skein that wrote it".into(),
+            DataDirError::BadIdentity { .. } => "put node.toml back from a copy, or use another data directory".into(),
+            DataDirError::NoIdentity { path } => {
+                format!("put node.toml back from a copy, or remove {} if its messages are not wanted", path.display())
+            }
+        };
+        StartError::new(error.to_string(), remedy)
+    }
+}
+
+impl From<KeyError> for StartError {
+    fn from(error: KeyError) -> StartError {
+        let remedy = match &error {
+            KeyError::Missing { .. } => "make keys with: skein config init-keys --data-dir DIR".into(),
+            KeyError::Io { source, path, .. } => io_remedy(source, path),
+            KeyError::Exposed { path, .. } => format!("run: chmod 600 {}", path.display()),
+            KeyError::NotAKey { .. } => {
+                "put the key back from a copy, or remove the file and run: skein config init-keys --data-dir DIR".into()
+            }
+        };
+        StartError::new(error.to_string(), remedy)
+    }
+}
+
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> StartError {
+        StartError::new(error.to_string(), "correct tls.cert and tls.key")
+    }
+}
+
+pub(super) fn from_logstore(error: logstore::Error, data_dir: &Path) -> StartError {
+    let remedy = match &error {
+        logstore::Error::Io { source, .. } => io_remedy(source, data_dir),
+        logstore::Error::Rot { .. } => {
+            "nothing was changed: restore this directory from a copy or repair it as said".into()
+        }
+        logstore::Error::NewerFormat { .. } => "start it with the newer skein that wrote it".into(),
+        _ => format!("look at what is in {}", data_dir.join("journal").display()),
+    };
+    StartError::new(error.to_string(), remedy)
+}
+
+pub(super) fn from_sequencer(error: sequencer::Error, data_dir: &Path) -> StartError {
+    match error {
+        sequencer::Error::Log(error) => from_logstore(error, data_dir),
+        other => {
+            StartError::new(other.to_string(), "start again; if it stays, the log above says what a shard waits for")
+        }
+    }
+}
+
+fn io_remedy(error: &std::io::Error, path: &Path) -> String {
+    let path = path.display();
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space on that disk, then start again".into(),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            format!("give this user the right to write {path}, or use another --data-dir")
+        }
+        _ => "correct that, or use another --data-dir".into(),
+    }
+}

@@ -1,0 +1,53 @@
+//! What a dev node begins with: three accounts everybody knows, and a group they share.
+//!
+//! What always holds: seeding twice is seeding once.
+
+use fanout::service::Services;
+use fanout::{Code, Fault};
+use logstore::id::{ClientMsgId, UserId};
+
+use super::StartError;
+
+/// Names and passwords of the demo accounts, published on purpose.
+pub const DEMO_ACCOUNTS: [(&str, &str); 3] = [("alice", "alice-demo"), ("bob", "bob-demo"), ("carol", "carol-demo")];
+/// The name of the group they share.
+pub const DEMO_GROUP: &str = "welcome";
+
+/// Requests of the seed are always the same ones, so that repeating them changes nothing.
+const REQUEST: u128 = 0x0000_0000_0000_7000_8000_5eed_5eed_0000;
+
+/// Makes what is missing.
+pub(super) async fn seed(services: &Services) -> Result<(), StartError> {
+    seed_all(services).await.map_err(|fault| {
+        StartError::new(
+            format!("the demo accounts cannot be made: {fault}"),
+            "remove the data directory, or start again",
+        )
+    })
+}
+
+async fn seed_all(services: &Services) -> Result<(), Fault> {
+    let mut users = Vec::new();
+    for (n, (name, password)) in (1..).zip(DEMO_ACCOUNTS) {
+        users.push(account(services, name, password, ClientMsgId(REQUEST + n)).await?);
+    }
+    let owner = users[0];
+    services.groups.create(owner, DEMO_GROUP, users, ClientMsgId(REQUEST)).await?;
+    Ok(())
+}
+
+async fn account(services: &Services, name: &str, password: &str, request: ClientMsgId) -> Result<UserId, Fault> {
+    if let Some(user) = find(services, name)? {
+        return Ok(user);
+    }
+    match services.accounts.register(name, password, request).await {
+        Ok(grant) => Ok(grant.user),
+        Err(fault) if fault.code == Code::NameTaken => find(services, name)?.ok_or(fault),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn find(services: &Services, name: &str) -> Result<Option<UserId>, Fault> {
+    let found = services.accounts.find_names(&[name.to_owned()])?;
+    Ok(found.first().map(|(user, _)| *user))
+}
