@@ -2,6 +2,8 @@
 //!
 //! JSON and tables go to stdout, words to stderr. Exit codes are in [`exit`].
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 use clap::{Parser, Subcommand};
 
 mod admin;

@@ -5,6 +5,12 @@ use clap::Args as ClapArgs;
 use crate::exit::Outcome;
 use crate::output::Globals;
 
+pub mod accounts;
+pub mod ids;
+pub mod latency;
+pub mod poll;
+pub mod wire;
+
 /// Arguments.
 #[derive(ClapArgs)]
 pub struct Args {}
