@@ -1,20 +1,33 @@
 //! The client library.
 //!
 //! A [`Connection`] is one socket: requests pipelined by id, answers matched, pushes as a bounded stream.
+//! A [`Session`] is a device: it reconnects, resends what was not acknowledged under the same ids, and hands on
+//! every record once, in order, without a hole. The rules of the latter are two structs without IO:
+//! [`Inbox`] (what is received) and [`Outbox`] (what is sent).
 
+mod backoff;
 mod connection;
 mod error;
+mod event;
 mod id;
+mod inbox;
 mod operations;
+mod outbox;
 mod push;
+mod session;
 mod tls;
 mod types;
 
+pub use backoff::Backoff;
 pub use connection::{Connection, Options, Reply};
 pub use error::{Error, Refusal};
+pub use event::{Event, Progress};
 pub use id::MessageClock;
+pub use inbox::{Backlog, Fill, Inbox, StillBehind};
 pub use operations::{Greeting, SendReply, Welcome};
+pub use outbox::{Batch, BatchLimits, Outbox, Settled};
 pub use push::{Push, Pushes};
+pub use session::{Session, SessionOptions, SessionSender, Ticket, TokenSource};
 pub use tls::Tls;
 pub use types::{
     Conversation, Group, HistoryPage, HistoryQuery, Member, MemberPage, Membership, Outgoing, Probe, Receipt, Record,
