@@ -1,5 +1,15 @@
-//! Exit codes: 0 done, 1 failed, 2 usage (clap's), 3 refused by the server, 4 cannot reach the server,
-//! 5 verification found a difference.
+//! Exit codes, the same for every command:
+//!
+//! | code | means |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | failed: this machine, this configuration, this data; the line on stderr says what |
+//! | 2 | usage: the command line is not understood |
+//! | 3 | refused by the server |
+//! | 4 | the server cannot be reached |
+//! | 5 | a verification found a difference |
+//! | 70 | a running node stopped itself because a write or sync failed |
+//! | 130 | a second signal ended a node that was draining |
 
 use std::process::ExitCode;
 
@@ -8,12 +18,16 @@ use std::process::ExitCode;
 pub enum Failure {
     /// Anything of ours or the machine's.
     Failed(anyhow::Error),
+    /// The command line makes no sense.
+    Usage(String),
     /// The server answered with a typed error.
     Refused(anyhow::Error),
     /// No server there.
     Unreachable(anyhow::Error),
     /// A verification found a difference.
     Mismatch(String),
+    /// Somebody could not wait.
+    Interrupted,
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -25,15 +39,43 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// A command's result.
 pub type Outcome = Result<(), Failure>;
 
+impl Failure {
+    fn code_and_words(self) -> (u8, String) {
+        match self {
+            Failure::Failed(error) => (1, format!("{error:#}")),
+            Failure::Usage(words) => (2, words),
+            Failure::Refused(error) => (3, format!("{error:#}")),
+            Failure::Unreachable(error) => (4, format!("{error:#}")),
+            Failure::Mismatch(what) => (5, what),
+            Failure::Interrupted => (130, "interrupted".into()),
+        }
+    }
+}
+
 /// Says in one line what failed, and gives the exit code.
 pub fn report(outcome: Outcome) -> ExitCode {
-    let (code, words) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Failed(error)) => (1, format!("{error:#}")),
-        Err(Failure::Refused(error)) => (3, format!("{error:#}")),
-        Err(Failure::Unreachable(error)) => (4, format!("{error:#}")),
-        Err(Failure::Mismatch(what)) => (5, what),
-    };
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    let (code, words) = failure.code_and_words();
     eprintln!("skein: {words}");
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_its_own_code() {
+        let error = || anyhow::anyhow!("x");
+        let codes = [
+            Failure::Failed(error()),
+            Failure::Usage("x".into()),
+            Failure::Refused(error()),
+            Failure::Unreachable(error()),
+            Failure::Mismatch("x".into()),
+            Failure::Interrupted,
+        ]
+        .map(|failure| failure.code_and_words().0);
+        assert_eq!(codes, [1, 2, 3, 4, 5, 130]);
+    }
 }

@@ -53,6 +53,9 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
+    // Before anything that could speak TLS: ring is the one provider this program is built with.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    raise_file_limit();
     let cli = Cli::parse();
     let globals = cli.globals;
     exit::report(match cli.command {
@@ -66,4 +69,12 @@ fn main() -> std::process::ExitCode {
         Command::Shard(args) => admin::run_shard(args, &globals),
         Command::User(command) => user::run(command, &globals),
     })
+}
+
+/// As many open files as the system grants: a connection is one, and the usual soft limit is 1,024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    // Refused: the old limit holds, and connections beyond it are refused one by one.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
 }

@@ -13,7 +13,7 @@ use crate::session::{Claims, Issued, Tokens};
 pub struct NodeTokens {
     ring: KeyRing,
     access_lifetime: Duration,
-    /// No access token is made for longer than a session may last.
+    /// No token is good for longer than this.
     lifetime_max: Duration,
 }
 
@@ -43,7 +43,8 @@ impl Tokens for NodeTokens {
 
     fn issue(&self, grant: &SessionGrant, now: TimeMs) -> Issued {
         let bearer = RefreshBearer { user: grant.user, session: grant.session, secret: grant.secret };
-        let refresh_token = self.ring.issue_refresh(&bearer, now, grant.expires);
+        let expires = grant.expires.min(TimeMs(now.0 + self.lifetime_max.as_millis() as u64));
+        let refresh_token = self.ring.issue_refresh(&bearer, now, expires);
         Issued { refresh_token, ..self.access(grant.user, &grant.name, self.access_lifetime, now) }
     }
 
@@ -86,6 +87,16 @@ mod tests {
         let claims = tokens.verify(&issued.access_token, NOW).unwrap();
         assert_eq!((claims.user, claims.role, claims.expires), (UserId(7), Role::User, issued.access_expires));
         assert_eq!(tokens.verify_refresh(&issued.refresh_token, NOW), Ok((UserId(7), 3, [4; 32])));
+    }
+
+    #[test]
+    fn a_refresh_token_ends_when_the_configuration_says_even_if_the_session_lasts() {
+        let tokens = tokens();
+        let grant =
+            SessionGrant { user: UserId(7), name: "a".into(), session: 3, secret: [4; 32], expires: TimeMs(u64::MAX) };
+        let token = tokens.issue(&grant, NOW).refresh_token;
+        assert!(tokens.verify_refresh(&token, TimeMs(NOW.0 + 86_399_000)).is_ok());
+        assert!(tokens.verify_refresh(&token, TimeMs(NOW.0 + 86_406_000)).is_err());
     }
 
     #[test]

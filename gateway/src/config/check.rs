@@ -87,7 +87,9 @@ impl Config {
         require(access.0.as_secs() >= 10, "auth.access_token_lifetime", || "must be at least 10s".into())?;
         require(refresh >= access, "auth.refresh_token_lifetime", || {
             format!("must be at least auth.access_token_lifetime ({access})")
-        })
+        })?;
+        // A session in the log ends after 30 days without a refresh: a longer token would only promise too much.
+        require(refresh.0.as_secs() <= 30 * 24 * 3600, "auth.refresh_token_lifetime", || "must be at most 30d".into())
     }
 
     fn check_limits(&self) -> Result<(), Fault> {

@@ -234,6 +234,11 @@ impl Config {
         path_or(&self.auth.admin_key_file, || admin_key_path(&self.data_dir))
     }
 
+    /// All of it as TOML that reads back the same.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a Config is plain data with its sections last")
+    }
+
     /// Whether the client port speaks TLS.
     pub fn has_tls(&self) -> bool {
         !self.tls.cert.as_os_str().is_empty()
