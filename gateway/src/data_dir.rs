@@ -146,10 +146,18 @@ impl DataDir {
 
     /// The node this directory is, made on first use.
     pub fn identity(&self, dev: bool, now: &str) -> Result<Identity, DataDirError> {
+        match self.known_identity()? {
+            Some(identity) => Ok(identity),
+            None => self.create_identity(&self.path.join(NODE_FILE), dev, now),
+        }
+    }
+
+    /// The node this directory is, if it is one already.
+    pub fn known_identity(&self) -> Result<Option<Identity>, DataDirError> {
         let path = self.path.join(NODE_FILE);
         match File::open(&path) {
-            Ok(file) => self.read_identity(&path, &file),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => self.create_identity(&path, dev, now),
+            Ok(file) => self.read_identity(&path, &file).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io("open", &path)(error)),
         }
     }

@@ -75,9 +75,12 @@ impl Node {
             .map_err(|(key, why)| StartError::new(format!("key {key:?}: {why}"), "correct the configuration"))?;
         let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
         let mut lock = DataDir::lock(&config.data_dir, &owner_of_this_process(config.listen, &now))?;
-        let identity = lock.identity(config.dev, &now)?;
-        refuse_other_mode(&config, &identity)?;
+        // Nothing is made for a node that will not start: mode and keys come before a new identity.
+        if let Some(identity) = lock.known_identity()? {
+            refuse_other_mode(&config, &identity)?;
+        }
         let tokens = Arc::new(keys::open(&config)?);
+        let identity = lock.identity(config.dev, &now)?;
         let tls =
             if config.has_tls() { Some(crate::tls::server_config(&config.tls.cert, &config.tls.key)?) } else { None };
         let client_port = Port::bind(config.listen, "listen")?;
