@@ -13,6 +13,6 @@ mod record;
 mod unsealed;
 
 pub use error::{Error, Result};
-pub use journal::{Completion, Entry, EntryKind, Journal, JournalOptions, Refused, ShardLog, Vote};
+pub use journal::{Completion, Entry, EntryKind, Executor, Journal, JournalOptions, Refused, ShardLog, Vote};
 pub use record::{BodyPlace, RecordHead, RecordKind};
 pub use unsealed::{Slot, Unsealed};

@@ -1,13 +1,51 @@
 //! The shared, short-lived write-ahead part of the log: all shards of a node, in append order.
+//!
+//! What always holds: an entry is readable when `append` returns and durable when its completion is
+//! called; everything of one shard is written in the order it was asked for; after a failed write or sync
+//! nothing more is acknowledged.
+//!
+//! The parts: `frame`, `block`, `file` and `checkpoint` say what the bytes are; `queue`, `index` and `tail_cache` are
+//! what is in memory, held together by `state` under one lock; `writer` is the one thread that writes, `reserve`
+//! makes files before it needs them, `reader` reads; `recovery`, `scan` and `replay` bring it all back.
+
+mod block;
+mod checkpoint;
+mod executor;
+mod file;
+mod frame;
+mod index;
+mod position;
+mod queue;
+mod reader;
+mod recovery;
+mod replay;
+mod reserve;
+mod scan;
+mod state;
+mod tail_cache;
+mod writer;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
 
-use crate::Result;
 use crate::id::{LogId, LogIndex, ShardId};
-use crate::io::Disk;
+use crate::io::{Context, Disk};
+use crate::{Error, Result};
+
+pub use executor::Executor;
+
+use checkpoint::{Checkpoint, ShardMarks};
+use position::{ALIGN, Position};
+use queue::{What, Work};
+use recovery::Recovered;
+use reserve::ReadyFile;
+use state::{Shared, State};
+use writer::Writer;
 
 /// What a journal entry holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +72,11 @@ pub struct Entry {
 /// A Raft vote, opaque to logstore: at most 64 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vote(pub Bytes);
+
+impl Vote {
+    /// The largest vote that is kept.
+    pub const BYTES_MAX: usize = 64;
+}
 
 /// Called once, on the writer thread, when what it came with is synced (or never will be).
 pub type Completion = Box<dyn FnOnce(std::result::Result<(), std::io::Error>) + Send>;
@@ -65,9 +108,9 @@ pub struct ShardLog {
 /// Sizes and bounds.
 #[derive(Clone, Debug)]
 pub struct JournalOptions {
-    /// Size of one journal file.
+    /// Size of one journal file: a multiple of 4 KiB, from 64 KiB to below 4 GiB.
     pub file_bytes: u64,
-    /// Most bytes in one block (one group commit).
+    /// Most bytes in one block (one group commit), unless a single append is larger.
     pub block_bytes_max: usize,
     /// Files kept ready ahead of the active one.
     pub reserve_files: usize,
@@ -75,6 +118,12 @@ pub struct JournalOptions {
     pub tail_cache_bytes: usize,
     /// Most bytes queued for the writer.
     pub queue_bytes_max: usize,
+    /// After how much idleness the last acknowledged block is proven on disk.
+    pub proof_after: Duration,
+    /// Chance, taken from the operating system by the caller: file salts are made of it.
+    pub salt_seed: u64,
+    /// Where files are prepared.
+    pub executor: Executor,
 }
 
 impl Default for JournalOptions {
@@ -85,13 +134,48 @@ impl Default for JournalOptions {
             reserve_files: 2,
             tail_cache_bytes: 256 << 20,
             queue_bytes_max: 64 << 20,
+            proof_after: Duration::from_secs(1),
+            salt_seed: 0,
+            executor: Executor::inline(),
         }
+    }
+}
+
+impl JournalOptions {
+    /// The bounds of a file are those of its format; blocks must leave room for a checkpoint.
+    fn check(&mut self) -> Result<()> {
+        let possible = (64 << 10)..=u64::from(u32::MAX);
+        if !possible.contains(&self.file_bytes) || !self.file_bytes.is_multiple_of(ALIGN) {
+            let what = format!("files of {} bytes: a multiple of 4096 from 64 KiB to 4 GiB is needed", self.file_bytes);
+            return Err(Error::Stopped(what));
+        }
+        self.block_bytes_max = self.block_bytes_max.min(self.frame_bytes_max());
+        Ok(())
+    }
+
+    /// An append of more than this is queued in parts, so that a block stays near its bound.
+    fn part_bytes(&self) -> usize {
+        self.block_bytes_max.min(256 << 10)
+    }
+
+    /// The largest frame: half a file is left for headers and the checkpoint.
+    fn frame_bytes_max(&self) -> usize {
+        self.file_bytes as usize / 2
     }
 }
 
 /// The journal of a node; a cheap handle, clone it freely.
 #[derive(Clone)]
-pub struct Journal {}
+pub struct Journal {
+    shared: Arc<Shared>,
+    writer: Arc<WriterThread>,
+}
+
+/// Ends the thread when the last handle goes.
+struct WriterThread {
+    shared: Arc<Shared>,
+    handle: Mutex<Option<JoinHandle<()>>>,
+}
 
 impl Journal {
     /// Opens (or creates) the journal under `journal/` of `disk`, recovers it and starts the writer thread.
@@ -100,83 +184,209 @@ impl Journal {
     /// a write or sync fails; the process must then stop.
     pub fn open(
         disk: Arc<dyn Disk>,
-        options: JournalOptions,
-        on_fatal: Box<dyn Fn(&crate::Error) + Send + Sync>,
+        mut options: JournalOptions,
+        on_fatal: Box<dyn Fn(&Error) + Send + Sync>,
     ) -> Result<Journal> {
-        let _ = (disk, options, on_fatal);
-        unimplemented!()
+        options.check()?;
+        disk.create_dir(file::DIRECTORY).context("create", file::DIRECTORY)?;
+        let Recovered { shards, files, tail } = recovery::recover(&*disk, options.file_bytes)?;
+        let checkpoint = Checkpoint::new(shards.iter().map(|(id, shard)| (*id, ShardMarks::of(shard))));
+        let shared = Arc::new(Shared {
+            disk,
+            options,
+            state: Mutex::new(State::new(shards, files)),
+            work: Condvar::new(),
+            files_changed: Condvar::new(),
+            on_fatal,
+        });
+        let (active, offset) = match tail {
+            Some(tail) => tail,
+            None => begin(&shared, &checkpoint)?,
+        };
+        let mut writer = Writer::new(shared.clone(), active, offset, checkpoint);
+        writer.prove_recovered()?;
+        reserve::top_up(&shared);
+        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
+        let handle = Mutex::new(Some(thread.context("start", "the journal's writer thread")?));
+        Ok(Journal { writer: Arc::new(WriterThread { shared: shared.clone(), handle }), shared })
     }
 
     /// The shards that have anything in the journal.
     pub fn shards(&self) -> Vec<ShardId> {
-        unimplemented!()
+        let mut shards: Vec<_> = self.shared.state.lock().shards.keys().copied().collect();
+        shards.sort_unstable();
+        shards
     }
 
     /// What the journal knows of a shard (all `None` if nothing).
     pub fn shard_log(&self, shard: ShardId) -> ShardLog {
-        let _ = shard;
-        unimplemented!()
+        self.shared.state.lock().shards.get(&shard).map(state::ShardState::log).unwrap_or_default()
     }
 
     /// Whether an append of `bytes` would be accepted now. Asked before the proposal is made: never after.
     pub fn check_room(&self, bytes: usize) -> std::result::Result<(), Refused> {
-        let _ = bytes;
-        unimplemented!()
+        let (state, options) = (self.shared.state.lock(), &self.shared.options);
+        if state.running().is_err() {
+            Err(Refused::Stopped)
+        } else if !state.files.has_room(options.reserve_files) {
+            Err(Refused::NoSpace)
+        } else if state.queue.bytes() + bytes > options.queue_bytes_max {
+            Err(Refused::QueueFull)
+        } else {
+            Ok(())
+        }
     }
 
     /// Queues entries of one shard. They are readable on return and durable when `done` is called.
+    ///
+    /// Entries that do not follow the shard's last one, or do not fit a file, are refused through `done`, as is
+    /// everything once the journal has stopped.
     pub fn append(&self, shard: ShardId, entries: Vec<Entry>, done: Completion) {
-        let _ = (shard, entries, done);
-        unimplemented!()
+        let mut state = self.shared.state.lock();
+        match state.accept(shard, &entries, self.shared.options.frame_bytes_max()) {
+            Ok(round) => queue_parts(&mut state, shard, entries, round, self.shared.options.part_bytes(), done),
+            Err(error) => {
+                drop(state);
+                return done(Err(error));
+            }
+        }
+        drop(state);
+        self.shared.work.notify_one();
     }
 
     /// Queues a vote at the head of the queue; durable when `done` is called.
     pub fn save_vote(&self, shard: ShardId, vote: Vote, done: Completion) {
-        let _ = (shard, vote, done);
-        unimplemented!()
+        if vote.0.len() > Vote::BYTES_MAX {
+            let what = format!("a vote of {} bytes; at most {} are kept", vote.0.len(), Vote::BYTES_MAX);
+            return done(Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, what)));
+        }
+        self.urgent(shard, What::Vote(vote.clone()), done, |state| {
+            state.shards.entry(shard).or_default().vote = Some(vote);
+        });
     }
 
     /// Notes the committed id; written with the next block, never waited for.
     pub fn save_committed(&self, shard: ShardId, committed: Option<LogId>) {
-        let _ = (shard, committed);
-        unimplemented!()
+        let mut state = self.shared.state.lock();
+        let known = state.shards.entry(shard).or_default();
+        if known.committed == committed {
+            return;
+        }
+        known.committed = committed;
+        if !std::mem::replace(&mut known.committed_unwritten, true) {
+            state.uncommitted.push(shard);
+        }
     }
 
     /// Forgets entries after `last` (all for `None`); at the head of the queue of other work of other shards,
     /// never before earlier work of the same shard.
     pub fn truncate_after(&self, shard: ShardId, last: Option<LogId>, done: Completion) {
-        let _ = (shard, last, done);
-        unimplemented!()
+        self.urgent(shard, What::Truncate(last), done, |state| state.truncate_after(shard, last));
     }
 
     /// Forgets entries up to and including `upto`.
     pub fn purge(&self, shard: ShardId, upto: LogId, done: Completion) {
-        let _ = (shard, upto, done);
-        unimplemented!()
+        self.urgent(shard, What::Purge(upto), done, |state| state.purge_upto(shard, upto));
     }
 
-    /// Entries of `range` that are all in the tail cache, up to about `bytes_max` (at least one); `None` if
-    /// any of the first is not cached. Never blocks.
+    /// Entries of `range` from its first on that are in the tail cache, up to about `bytes_max` (at least one);
+    /// `None` if the first is not cached. Never blocks.
     pub fn read_cached(&self, shard: ShardId, range: Range<LogIndex>, bytes_max: usize) -> Option<Vec<Entry>> {
-        let _ = (shard, range, bytes_max);
-        unimplemented!()
+        self.shared.state.lock().cache.get(shard, range, bytes_max)
     }
 
-    /// Entries of `range`, from cache or by `pread`, up to about `bytes_max` (at least one). Blocks: call it
-    /// off the async workers.
+    /// Entries of `range` from its first on, from cache or by `pread`, up to about `bytes_max` (at least one) or the
+    /// end of the log. Blocks: call it off the async workers.
     pub fn read(&self, shard: ShardId, range: Range<LogIndex>, bytes_max: usize) -> Result<Vec<Entry>> {
-        let _ = (shard, range, bytes_max);
-        unimplemented!()
+        reader::read(&self.shared, shard, range, bytes_max)
     }
 
     /// Writes and syncs what is queued and stops the writer thread.
     pub fn close(&self) {
-        unimplemented!()
+        self.writer.close();
     }
 
     /// The newest index of the shard that has been appended (readable, maybe not yet durable).
     pub fn last_index(&self, shard: ShardId) -> LogIndex {
-        let _ = shard;
-        unimplemented!()
+        let state = self.shared.state.lock();
+        state.shards.get(&shard).and_then(|shard| shard.last).map_or(LogIndex(0), |last| last.index)
     }
+
+    fn urgent(&self, shard: ShardId, what: What, done: Completion, change: impl FnOnce(&mut State)) {
+        let mut state = self.shared.state.lock();
+        if let Err(error) = state.running() {
+            drop(state);
+            return done(Err(error));
+        }
+        change(&mut state);
+        state.queue.push_urgent(Work { shard, what, done: Some(done) });
+        drop(state);
+        self.shared.work.notify_one();
+    }
+}
+
+impl WriterThread {
+    fn close(&self) {
+        self.shared.state.lock().closing = true;
+        self.shared.work.notify_one();
+        let Some(handle) = self.handle.lock().take() else { return };
+        if handle.thread().id() == std::thread::current().id() {
+            // The last handle went with a completion: the writer ends by itself when that returns.
+            return;
+        }
+        // A panic of the writer has been told through `on_fatal`.
+        let _ = handle.join();
+        let mut state = self.shared.state.lock();
+        while state.files.preparing {
+            self.shared.files_changed.wait(&mut state);
+        }
+    }
+}
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The first file of a journal that has none with blocks.
+fn begin(shared: &Shared, checkpoint: &Checkpoint) -> Result<(ReadyFile, u32)> {
+    let ready = shared.state.lock().files.ready.pop_front();
+    let ready = match ready {
+        Some(ready) => ready,
+        None => {
+            let number = reserve::take_number(&mut shared.state.lock().files);
+            reserve::prepare_now(shared, number)?
+        }
+    };
+    let tail = writer::begin_file(&ready, Position::default(), checkpoint)?;
+    shared.state.lock().files.used.insert(ready.head.number, ready.file.clone());
+    Ok((ready, tail))
+}
+
+/// Cuts an append into parts of about `part_bytes`; only the last tells the caller, as parts of one shard are written
+/// in order.
+fn queue_parts(
+    state: &mut State,
+    shard: ShardId,
+    mut entries: Vec<Entry>,
+    round: u32,
+    part_bytes: usize,
+    done: Completion,
+) {
+    loop {
+        let mut bytes = 0;
+        let fits = entries.iter().take_while(|entry| {
+            bytes += frame::frame_len(entry.payload.len());
+            bytes <= part_bytes
+        });
+        let part = fits.count().max(1);
+        if part >= entries.len() {
+            break;
+        }
+        let rest = entries.split_off(part);
+        let part = std::mem::replace(&mut entries, rest);
+        state.queue.push(Work { shard, what: What::Append { entries: part, round }, done: None });
+    }
+    state.queue.push(Work { shard, what: What::Append { entries, round }, done: Some(done) });
 }

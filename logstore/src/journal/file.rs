@@ -1,0 +1,145 @@
+//! Journal files: their names and their headers.
+//!
+//! What always holds: a file has its final name only once its header is synced; until then it ends in
+//! `.preparing` and nothing in it counts. A number is never used twice, a recycled file gets a new one.
+//!
+//! ```text
+//!  0            8         12         16     24       28   32           40    44          4096
+//!  +------------+---------+----------+------+--------+----+------------+-----+-----------+----
+//!  | "SKEINJNL" | version | checksum | salt | number | 0  | file bytes | crc | zeros     | checkpoint block ...
+//!  | 8 B        | u32     | u32      | u64  | u32    | u32| u64        | u32 |           |
+//!  +------------+---------+----------+------+--------+----+------------+-----+-----------+----
+//! ```
+//!
+//! `crc` covers bytes 0 to 40; these 44 bytes keep their layout in every version. `checksum` 1 is CRC-32/ISO-HDLC
+//! (IEEE 802.3, polynomial 0x04C11DB7, reflected), used for headers, blocks and frames.
+
+use crate::{Error, Result};
+
+use super::frame::{u32_at, u64_at};
+use super::position::ALIGN;
+
+/// The folder of the journal in the data directory.
+pub(crate) const DIRECTORY: &str = "journal";
+/// Bytes before the first block.
+pub(crate) const FILE_HEAD: u64 = ALIGN;
+const MAGIC: [u8; 8] = *b"SKEINJNL";
+const VERSION: u32 = 1;
+const CHECKSUM_CRC32_IEEE: u32 = 1;
+const CRC_AT: usize = 40;
+
+/// What a file says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileHead {
+    /// Of this life of the file.
+    pub salt: u64,
+    pub number: u32,
+    /// The size it was made with.
+    pub file_bytes: u64,
+}
+
+impl FileHead {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; FILE_HEAD as usize];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&CHECKSUM_CRC32_IEEE.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.salt.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.number.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.file_bytes.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..CRC_AT]);
+        bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header of the file at `path`. `Ok(None)`: it does not verify.
+    pub fn decode(bytes: &[u8], path: &str) -> Result<Option<FileHead>> {
+        if bytes.len() < CRC_AT + 4 || crc32fast::hash(&bytes[..CRC_AT]) != u32_at(bytes, CRC_AT) {
+            return Ok(None);
+        }
+        let not_ours = |what: String| Error::NotOurs { path: path.to_owned(), what };
+        if bytes[..8] != MAGIC {
+            return Err(not_ours("it does not begin with SKEINJNL".to_owned()));
+        }
+        match u32_at(bytes, 8) {
+            VERSION => {}
+            found => return Err(Error::NewerFormat { path: path.to_owned(), found, known: VERSION }),
+        }
+        match u32_at(bytes, 12) {
+            CHECKSUM_CRC32_IEEE => {}
+            found => return Err(not_ours(format!("checksum {found} is unknown"))),
+        }
+        let (salt, number, file_bytes) = (u64_at(bytes, 16), u32_at(bytes, 24), u64_at(bytes, 32));
+        Ok(Some(FileHead { salt, number, file_bytes }))
+    }
+}
+
+/// The path of a file that may hold blocks.
+pub(crate) fn path(number: u32) -> String {
+    format!("{DIRECTORY}/{number:010}.journal")
+}
+
+/// The path of a file that is being made.
+pub(crate) fn preparing_path(number: u32) -> String {
+    format!("{DIRECTORY}/{number:010}.preparing")
+}
+
+/// What a name in the journal's folder stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Name {
+    File(u32),
+    Preparing,
+    Foreign,
+}
+
+pub(crate) fn parse_name(name: &str) -> Name {
+    match name.split_once('.') {
+        Some((number, "journal")) if number.len() == 10 => number.parse().map_or(Name::Foreign, Name::File),
+        Some((number, "preparing")) if number.parse::<u32>().is_ok() => Name::Preparing,
+        _ => Name::Foreign,
+    }
+}
+
+/// The salt of a file's life: different for each number, unpredictable if the seed is (SplitMix64).
+pub(crate) fn salt(seed: u64, number: u32) -> u64 {
+    let mut z = seed.wrapping_add(u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_comes_back_and_no_flip_passes() {
+        let head = FileHead { salt: 0x0123_4567_89AB_CDEF, number: 7, file_bytes: 1 << 28 };
+        let bytes = head.encode();
+        assert_eq!(FileHead::decode(&bytes, "f").unwrap(), Some(head));
+        for bit in 0..(CRC_AT + 4) * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(FileHead::decode(&flipped, "f").unwrap(), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_by_name() {
+        let mut bytes = FileHead { salt: 1, number: 7, file_bytes: 1 << 28 }.encode();
+        bytes[8] = 2;
+        let crc = crc32fast::hash(&bytes[..CRC_AT]);
+        bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        let error = FileHead::decode(&bytes, "journal/x").unwrap_err();
+        assert!(matches!(error, Error::NewerFormat { found: 2, known: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn names_are_told_apart() {
+        assert_eq!(parse_name("0000000012.journal"), Name::File(12));
+        assert_eq!(parse_name("0000000012.preparing"), Name::Preparing);
+        assert_eq!(parse_name("12.journal"), Name::Foreign);
+        assert_eq!(parse_name("notes.txt"), Name::Foreign);
+        assert_eq!(format!("{DIRECTORY}/0000000012.journal"), path(12));
+    }
+}

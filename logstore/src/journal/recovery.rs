@@ -1,0 +1,211 @@
+//! Brings a journal back: which files count, what every shard's frames say, where the tail is.
+//!
+//! What always holds: a torn tail is cut, rot never is. The writer builds a block only after everything before it is
+//! synced, so whatever is before a readable header of the same life, or below what any block states as durable,
+//! was durable once: if it does not verify now, that is rot. Only a bad block with nothing
+//! after it can be one whose write was interrupted, and nobody was told of that.
+
+use hashbrown::HashMap;
+
+use crate::id::{LogIndex, ShardId};
+use crate::io::{Context, DataFile, Disk, read_full};
+use crate::{Error, Result};
+
+use super::block::{BLOCK_HEAD, BlockKind};
+use super::file::{self, DIRECTORY, FILE_HEAD, FileHead, Name};
+use super::position::{ALIGN, Position};
+use super::replay::Replay;
+use super::reserve::{Files, ReadyFile, remove_leftovers};
+use super::scan::{Found, Scan};
+use super::state::ShardState;
+
+pub(crate) const REPAIR: &str = "restore this node's data directory from a backup or a peer";
+/// A checkpoint block is smaller: that of 4,096 shards has 0.8 MB.
+const CHECKPOINT_BYTES_MAX: u64 = 1 << 20;
+
+/// What a journal's files held.
+pub(crate) struct Recovered {
+    pub shards: HashMap<ShardId, ShardState>,
+    pub files: Files,
+    /// The file to go on in and the offset in it; `None` if there is no file with blocks.
+    pub tail: Option<(ReadyFile, u32)>,
+}
+
+/// One file of the folder whose header verifies.
+struct Candidate {
+    ready: ReadyFile,
+    /// Where the file before it ends, as its checkpoint block states; `None` if it holds no block.
+    before: Option<Position>,
+}
+
+/// Reads everything under `journal/`. Changes nothing but leftovers of preparation.
+pub(crate) fn recover(disk: &dyn Disk, file_bytes: u64) -> Result<Recovered> {
+    let candidates = candidates(disk)?;
+    let next_number = candidates.last().map_or(1, |last| last.ready.head.number + 1);
+    let (used, ready): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|file| file.before.is_some());
+    check_chain(&used)?;
+    let (replay, tail) = replay_all(&used)?;
+    let mut files = Files { next_number, ..Files::default() };
+    files.used = used.into_iter().map(|used| (used.ready.head.number, used.ready.file)).collect();
+    let newest = files.used.keys().max().copied().unwrap_or(0);
+    for candidate in ready {
+        take_ready(disk, &mut files, candidate.ready, file_bytes, newest)?;
+    }
+    Ok(Recovered { shards: replay.finish()?, files, tail })
+}
+
+/// Files with blocks, files ready for them; what an interrupted preparation left is removed.
+fn candidates(disk: &dyn Disk) -> Result<Vec<Candidate>> {
+    let (mut found, mut leftovers) = (Vec::new(), Vec::new());
+    for name in disk.list(DIRECTORY).context("list", DIRECTORY)? {
+        match file::parse_name(&name) {
+            Name::File(number) => match candidate(disk, number)? {
+                Some(candidate) => found.push(candidate),
+                None => leftovers.push(file::path(number)),
+            },
+            Name::Preparing => leftovers.push(format!("{DIRECTORY}/{name}")),
+            Name::Foreign => tracing::warn!(name, "a file in the journal's folder is not the journal's: left alone"),
+        }
+    }
+    remove_leftovers(disk, &leftovers)?;
+    found.sort_by_key(|candidate| candidate.ready.head.number);
+    Ok(found)
+}
+
+/// `None`: the header does not verify and nothing in the file was ever used.
+fn candidate(disk: &dyn Disk, number: u32) -> Result<Option<Candidate>> {
+    let path = file::path(number);
+    let file = disk.open(&path).context("open", &path)?;
+    let mut bytes = vec![0; FILE_HEAD as usize];
+    let filled = read_full(&*file, &mut bytes, 0).context("read", &path)?;
+    let head = match FileHead::decode(&bytes[..filled], &path)? {
+        Some(head) if head.number == number && head.file_bytes <= u64::from(u32::MAX) => head,
+        Some(head) => return Err(Error::NotOurs { path, what: format!("its header names file {}", head.number) }),
+        None if holds_blocks(&*file, number, &path)? => return Err(rot(number, 0, "the file's header", "all in it")),
+        None => return Ok(None),
+    };
+    let before = checkpoint_before(&mut Scan::new(head, &*file))?;
+    Ok(Some(Candidate { ready: ReadyFile { head, file }, before }))
+}
+
+/// What the checkpoint block at the file's begin states as the end of the file before. A bad one with blocks
+/// after it is rot; with none, the file was not used yet.
+fn checkpoint_before(scan: &mut Scan<'_>) -> Result<Option<Position>> {
+    if let Found::Block(head, _) = scan.at(FILE_HEAD)?
+        && head.kind == BlockKind::Checkpoint
+    {
+        return Ok(Some(head.durable_upto));
+    }
+    let upto = FILE_HEAD + CHECKPOINT_BYTES_MAX + ALIGN;
+    match scan.next_head(FILE_HEAD + ALIGN, upto)? {
+        None => Ok(None),
+        Some(_) => Err(rot(scan.head.number, FILE_HEAD, "the checkpoint block", "unknown")),
+    }
+}
+
+/// Whether a file whose header is lost holds a block that says it belongs here.
+fn holds_blocks(file: &dyn DataFile, number: u32, path: &str) -> Result<bool> {
+    let mut bytes = vec![0; (CHECKPOINT_BYTES_MAX + ALIGN) as usize];
+    let filled = read_full(file, &mut bytes, FILE_HEAD).context("read", path)?;
+    let heads = bytes[..filled].chunks(ALIGN as usize);
+    Ok(heads.filter_map(super::block::BlockHead::decode_any).any(|head| head.position.file == number))
+}
+
+/// Every file names the one before it; only the oldest may name one that has been recycled.
+fn check_chain(used: &[Candidate]) -> Result<()> {
+    for pair in used.windows(2) {
+        let (expected, found) = (pair[1].before.map(|before| before.file), pair[0].ready.head.number);
+        if expected != Some(found) {
+            let what = format!("file {} is gone: it lay before this one", expected.unwrap_or(0));
+            return Err(rot(pair[1].ready.head.number, 0, &what, "unknown"));
+        }
+    }
+    Ok(())
+}
+
+fn replay_all(used: &[Candidate]) -> Result<(Replay, Option<(ReadyFile, u32)>)> {
+    let (mut replay, mut tail) = (Replay::default(), None);
+    for (place, candidate) in used.iter().enumerate() {
+        let end = used.get(place + 1).and_then(|next| next.before).map(|before| u64::from(before.offset));
+        let mut scan = Scan::new(candidate.ready.head, &*candidate.ready.file);
+        let offset = replay_file(&mut scan, &mut replay, end)?;
+        tail = Some((candidate.ready.clone(), offset as u32));
+    }
+    Ok((replay, tail))
+}
+
+/// Replays one file up to `end`, or up to its torn or clean tail if it is the newest; gives where it ends.
+fn replay_file(scan: &mut Scan<'_>, replay: &mut Replay, end: Option<u64>) -> Result<u64> {
+    let (number, mut offset, mut proven) = (scan.head.number, FILE_HEAD, 0);
+    while end.is_none_or(|end| offset < end) {
+        let Found::Block(head, body) = scan.at(offset)? else { break };
+        proven = proven.max(durable_in(head.durable_upto, number));
+        if head.kind == BlockKind::Proof {
+            break;
+        }
+        let at = Position { file: number, offset: (offset + BLOCK_HEAD as u64) as u32 };
+        replay.block(head.kind, at, body).map_err(|bad| rot(number, offset, &bad.what, &bad.affected))?;
+        offset += head.stride();
+    }
+    match end {
+        Some(end) if offset == end => Ok(offset),
+        Some(end) => Err(rot_in(scan, replay, offset, end)?),
+        None => tail_of(scan, replay, offset, proven),
+    }
+}
+
+/// The end of the newest file: all that follows must be bytes that were never durable.
+fn tail_of(scan: &mut Scan<'_>, replay: &Replay, offset: u64, proven: u64) -> Result<u64> {
+    let file_bytes = scan.head.file_bytes;
+    let later = scan.next_head(offset + ALIGN, file_bytes)?;
+    let proven = proven.max(later.map_or(0, |head| u64::from(head.position.offset)));
+    if offset < proven {
+        return Err(rot_in(scan, replay, offset, file_bytes)?);
+    }
+    if let Found::BadBody(head) = scan.at(offset)? {
+        let (path, bytes) = (file::path(scan.head.number), head.len);
+        tracing::warn!(path, offset, bytes, "cut a block whose write was interrupted; nobody was told of it");
+    }
+    Ok(offset)
+}
+
+/// Names what lies in the bad block at `offset`, as far as the blocks after it tell.
+fn rot_in(scan: &mut Scan<'_>, replay: &Replay, offset: u64, upto: u64) -> Result<Error> {
+    let mut first_after: HashMap<ShardId, LogIndex> = HashMap::new();
+    let mut next = scan.next_head(offset + ALIGN, upto)?;
+    while let Some(head) = next {
+        let at = u64::from(head.position.offset);
+        if let Found::Block(_, body) = scan.at(at)? {
+            for (shard, index) in super::replay::entries(body) {
+                first_after.entry(shard).or_insert(index);
+            }
+        }
+        next = scan.next_head(at + head.stride(), upto)?;
+    }
+    Ok(rot(scan.head.number, offset, "a block that was durable does not verify", &replay.affected(&first_after)))
+}
+
+fn durable_in(upto: Position, number: u32) -> u64 {
+    if upto.file == number { u64::from(upto.offset) } else { 0 }
+}
+
+/// Keeps a file without blocks for later; one of another size, or older than the newest used, goes.
+fn take_ready(disk: &dyn Disk, files: &mut Files, ready: ReadyFile, file_bytes: u64, newest: u32) -> Result<()> {
+    let path = file::path(ready.head.number);
+    let len = ready.file.len().context("measure", &path)?;
+    if ready.head.file_bytes != file_bytes || len != file_bytes || ready.head.number < newest {
+        return remove_leftovers(disk, &[path]);
+    }
+    files.ready.push_back(ready);
+    Ok(())
+}
+
+pub(crate) fn rot(number: u32, offset: u64, what: &str, affected: &str) -> Error {
+    Error::Rot {
+        path: file::path(number),
+        offset,
+        what: what.to_owned(),
+        affected: affected.to_owned(),
+        repair: REPAIR.to_owned(),
+    }
+}

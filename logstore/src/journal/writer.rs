@@ -1,0 +1,351 @@
+//! The one thread that writes: group commit.
+//!
+//! What always holds: at most one block is not synced; nobody is told "done" before the sync that covers his
+//! frames has returned; after a failed write or sync nothing is written any more and nobody is told "done".
+//!
+//! What arrives during a sync is the next block: there is no timer in the path of an append. When nothing is
+//! queued an empty proof block follows, which states that the block before it was synced; it is synced after a
+//! moment of idleness, and the next block overwrites it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::id::{LogId, ShardId};
+use crate::io::{Context, DataFile};
+use crate::{Error, Result};
+
+use super::block::{BLOCK_HEAD, BlockBuilder, BlockKind};
+use super::checkpoint::Checkpoint;
+use super::file::{self, FILE_HEAD, FileHead};
+use super::frame::{FrameHead, FrameKind, frame_len};
+use super::position::Position;
+use super::queue::{What, Work};
+use super::reserve::{self, ReadyFile};
+use super::state::{Shared, State};
+
+/// Writes the queue's work to the active file.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    active: ReadyFile,
+    /// Where the next block goes: everything before it is synced.
+    tail: u32,
+    proof: Proof,
+    /// What the frames written so far say of each shard.
+    checkpoint: Checkpoint,
+    block: BlockBuilder,
+    batch: Vec<Work>,
+    /// Committed ids that go with the batch.
+    committed: Vec<(ShardId, Option<LogId>)>,
+    /// Where the frames of each work of the batch begin in the block.
+    starts: Vec<u32>,
+}
+
+/// How far the last acknowledged block is proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    Missing,
+    Written,
+    Synced,
+}
+
+/// What the writer does next.
+enum Step {
+    Commit,
+    WriteProof,
+    SyncProof,
+    TopUp,
+    Close,
+}
+
+impl Writer {
+    /// A writer that goes on at `tail` of `active`; what is before it is synced and proven.
+    pub fn new(shared: Arc<Shared>, active: ReadyFile, tail: u32, checkpoint: Checkpoint) -> Writer {
+        let block = BlockBuilder::new(shared.options.block_bytes_max + BLOCK_HEAD);
+        Writer {
+            shared,
+            active,
+            tail,
+            proof: Proof::Missing,
+            checkpoint,
+            block,
+            batch: Vec::new(),
+            committed: Vec::new(),
+            starts: Vec::new(),
+        }
+    }
+
+    /// Makes durable, and proves, what recovery found: it may have been read from the page cache of a process
+    /// that died before its sync.
+    pub fn prove_recovered(&mut self) -> Result<()> {
+        sync(&self.active)?;
+        self.write_proof()?;
+        self.sync_proof()
+    }
+
+    /// Runs until the journal is closed or fails.
+    pub fn run(mut self) {
+        let ended = catch_unwind(AssertUnwindSafe(|| self.run_until_closed()));
+        let error = match ended {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(_) => Error::Stopped("the writer thread panicked".to_owned()),
+        };
+        self.fail(&error);
+    }
+
+    fn run_until_closed(&mut self) -> Result<()> {
+        loop {
+            match self.next_step() {
+                Step::Commit => self.commit()?,
+                Step::WriteProof => self.write_proof()?,
+                Step::SyncProof => self.sync_proof()?,
+                Step::TopUp => reserve::top_up(&self.shared),
+                Step::Close => return self.finish(),
+            }
+        }
+    }
+
+    /// Waits until there is something to do; fills `batch` and `committed` if that is a commit.
+    fn next_step(&mut self) -> Step {
+        let shared = self.shared.clone();
+        let mut state = shared.state.lock();
+        loop {
+            if !state.queue.is_empty() {
+                self.take(&mut state);
+                return Step::Commit;
+            }
+            if state.closing {
+                self.take(&mut state);
+                return Step::Close;
+            }
+            if self.proof == Proof::Missing {
+                return Step::WriteProof;
+            }
+            let wants_files = state.files.failure.is_some();
+            if self.proof == Proof::Synced && !wants_files && state.uncommitted.is_empty() {
+                shared.work.wait(&mut state);
+                continue;
+            }
+            let idle = shared.work.wait_for(&mut state, shared.options.proof_after).timed_out();
+            if idle && state.queue.is_empty() && !state.closing {
+                if !state.uncommitted.is_empty() {
+                    self.take(&mut state);
+                    return Step::Commit;
+                }
+                return if self.proof == Proof::Written { Step::SyncProof } else { Step::TopUp };
+            }
+        }
+    }
+
+    fn take(&mut self, state: &mut State) {
+        state.queue.take(self.shared.options.block_bytes_max, &mut self.batch);
+        for shard in state.uncommitted.drain(..) {
+            if let Some(state) = state.shards.get_mut(&shard) {
+                state.committed_unwritten = false;
+                self.committed.push((shard, state.committed));
+            }
+        }
+    }
+
+    /// One group commit.
+    fn commit(&mut self) -> Result<()> {
+        self.build();
+        self.make_room()?;
+        let at = Position { file: self.active.head.number, offset: self.tail };
+        let bytes = self.block.finish(BlockKind::Commit, at, at, self.active.head.salt);
+        let written = bytes.len() as u64;
+        write(&self.active, bytes, self.tail)?;
+        sync(&self.active)?;
+        metrics::counter!("skein_journal_bytes_total").increment(written);
+        self.tail += written as u32;
+        self.proof = Proof::Missing;
+        self.note_written();
+        let forgot = self.publish(at);
+        if forgot {
+            reserve::top_up(&self.shared);
+        }
+        Ok(())
+    }
+
+    fn build(&mut self) {
+        self.block.clear();
+        self.starts.clear();
+        for work in &self.batch {
+            let start = add_frames(&mut self.block, work);
+            self.starts.push(start);
+        }
+        for (shard, committed) in &self.committed {
+            self.block.add(&FrameHead::mark(FrameKind::Committed, *shard, *committed), &[]);
+        }
+    }
+
+    /// Goes to the next file if the block does not fit this one.
+    fn make_room(&mut self) -> Result<()> {
+        if self.fits() {
+            return Ok(());
+        }
+        let next = self.next_file()?;
+        let before = Position { file: self.active.head.number, offset: self.tail };
+        let tail = begin_file(&next, before, &self.checkpoint)?;
+        self.shared.state.lock().files.used.insert(next.head.number, next.file.clone());
+        (self.active, self.tail) = (next, tail);
+        reserve::top_up(&self.shared);
+        if self.fits() {
+            return Ok(());
+        }
+        Err(Error::Stopped(format!("files of {} bytes are too small for so many shards", self.active.head.file_bytes)))
+    }
+
+    fn fits(&self) -> bool {
+        u64::from(self.tail) + self.block.stride() <= self.active.head.file_bytes
+    }
+
+    /// The next ready file; made here and now if the reserve is used up.
+    fn next_file(&self) -> Result<ReadyFile> {
+        let mut state = self.shared.state.lock();
+        loop {
+            if let Some(ready) = state.files.ready.pop_front() {
+                return Ok(ready);
+            }
+            if !state.files.preparing {
+                break;
+            }
+            self.shared.files_changed.wait(&mut state);
+        }
+        // No job is at work: a full reserve was used up while the executor had no time.
+        let number = reserve::take_number(&mut state.files);
+        drop(state);
+        reserve::prepare_now(&self.shared, number)
+    }
+
+    /// Carries what the block says over to the next checkpoint.
+    fn note_written(&mut self) {
+        for work in &self.batch {
+            self.checkpoint.note(work);
+        }
+        for (shard, committed) in self.committed.drain(..) {
+            self.checkpoint.note_committed(shard, committed);
+        }
+    }
+
+    /// States where the synced entries are, then tells everybody. Says whether files may have become free.
+    fn publish(&mut self, block: Position) -> bool {
+        let (mut evicted, mut forgot, mut bytes) = (Vec::new(), false, 0);
+        {
+            let mut state = self.shared.state.lock();
+            for (work, start) in self.batch.iter().zip(&self.starts) {
+                bytes += work.bytes();
+                settle(&mut state, work, Position { offset: block.offset + start, ..block });
+                forgot |= matches!(work.what, What::Truncate(_) | What::Purge(_));
+            }
+            state.queue.written(bytes);
+            let State { cache, shards, .. } = &mut *state;
+            let synced = |shard, index| State::is_synced(shards, shard, index);
+            cache.evict(self.shared.options.tail_cache_bytes, synced, &mut evicted);
+            if forgot && !state.queue.forgets() {
+                let needed = state.shards.values().filter_map(|shard| shard.index.oldest_file()).min();
+                let active = self.active.head.number;
+                state.files.retire_before(needed.unwrap_or(active).min(active));
+            }
+        }
+        for work in self.batch.drain(..) {
+            if let Some(done) = work.done {
+                done(Ok(()));
+            }
+        }
+        forgot
+    }
+
+    fn write_proof(&mut self) -> Result<()> {
+        let at = Position { file: self.active.head.number, offset: self.tail };
+        if u64::from(self.tail) < self.active.head.file_bytes {
+            self.block.clear();
+            let bytes = self.block.finish(BlockKind::Proof, at, at, self.active.head.salt);
+            write(&self.active, bytes, self.tail)?;
+        }
+        self.proof = Proof::Written;
+        Ok(())
+    }
+
+    fn sync_proof(&mut self) -> Result<()> {
+        sync(&self.active)?;
+        self.proof = Proof::Synced;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        if !self.batch.is_empty() || !self.committed.is_empty() {
+            self.commit()?;
+        }
+        if self.proof == Proof::Missing {
+            self.write_proof()?;
+        }
+        if self.proof == Proof::Written { self.sync_proof() } else { Ok(()) }
+    }
+
+    /// The end: whoever waits is told so, and nothing is accepted from here on.
+    fn fail(&mut self, error: &Error) {
+        let mut waiting = std::mem::take(&mut self.batch);
+        {
+            let mut state = self.shared.state.lock();
+            state.stopped = Some(error.to_string());
+            state.queue.take(usize::MAX, &mut waiting);
+        }
+        self.shared.files_changed.notify_all();
+        for done in waiting.into_iter().filter_map(|work| work.done) {
+            done(Err(error.into()));
+        }
+        (self.shared.on_fatal)(error);
+    }
+}
+
+/// Begins a file with its checkpoint block, synced; gives where the next block goes. `before` is where the
+/// file before it ends.
+pub(crate) fn begin_file(ready: &ReadyFile, before: Position, checkpoint: &Checkpoint) -> Result<u32> {
+    let FileHead { salt, number, .. } = ready.head;
+    let mut block = checkpoint.block();
+    let at = Position { file: number, offset: FILE_HEAD as u32 };
+    let bytes = block.finish(BlockKind::Checkpoint, at, before, salt);
+    write(ready, bytes, at.offset)?;
+    sync(ready)?;
+    Ok(at.offset + bytes.len() as u32)
+}
+
+fn write(to: &ReadyFile, bytes: &[u8], offset: u32) -> Result<()> {
+    to.file.write_at(bytes, u64::from(offset)).context("write", &file::path(to.head.number))
+}
+
+fn sync(to: &ReadyFile) -> Result<()> {
+    let took = DataFile::sync_data(&*to.file).context("sync", &file::path(to.head.number))?;
+    metrics::counter!("skein_journal_syncs_total").increment(1);
+    metrics::histogram!("skein_journal_sync_seconds").record(took.as_secs_f64());
+    Ok(())
+}
+
+/// Adds the frames of one work; gives the offset of the first.
+fn add_frames(block: &mut BlockBuilder, work: &Work) -> u32 {
+    let shard = work.shard;
+    match &work.what {
+        What::Append { entries, .. } => {
+            let mut start = None;
+            for entry in entries {
+                let head = FrameHead::entry(shard, entry.id, entry.kind, entry.payload.len());
+                let offset = block.add(&head, &entry.payload);
+                start.get_or_insert(offset);
+            }
+            start.unwrap_or(0)
+        }
+        What::Vote(vote) => block.add(&FrameHead::vote(shard, vote.0.len()), &vote.0),
+        What::Truncate(last) => block.add(&FrameHead::mark(FrameKind::Truncate, shard, *last), &[]),
+        What::Purge(upto) => block.add(&FrameHead::mark(FrameKind::Purge, shard, Some(*upto)), &[]),
+    }
+}
+
+fn settle(state: &mut State, work: &Work, mut at: Position) {
+    let What::Append { entries, round } = &work.what else { return };
+    let Some(shard) = state.shards.get_mut(&work.shard) else { return };
+    for entry in entries {
+        shard.index.settle(entry.id.index, *round, at);
+        at.offset += frame_len(entry.payload.len()) as u32;
+    }
+}
