@@ -252,6 +252,8 @@ impl Config {
             reserve_files: self.journal.reserve_files,
             tail_cache_bytes: self.journal.tail_cache_bytes.bytes(),
             queue_bytes_max: self.journal.queue_bytes_max.bytes(),
+            // Chance and the executor come from where the node is composed.
+            ..JournalOptions::default()
         }
     }
 }
