@@ -7,9 +7,12 @@
 pub mod auth;
 pub mod client;
 pub mod config;
+mod connection;
 mod data_dir;
 mod http;
 pub mod node;
+mod operation;
 pub mod session;
 mod tls;
+mod transport;
 pub mod wire;

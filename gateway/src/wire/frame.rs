@@ -113,17 +113,26 @@ fn peek_length(buffer: &[u8], frame_bytes_max: usize) -> Result<Option<usize>, F
     Ok(Some(length as usize))
 }
 
-/// Appends a frame whose body `write` puts into the buffer; the length is patched afterwards.
-pub fn encode_with(out: &mut BytesMut, flags: u8, operation: u16, request_id: u32, write: impl FnOnce(&mut BytesMut)) {
+/// Appends a header whose length is not known yet; returns where it begins, for [`finish`].
+pub fn begin(out: &mut BytesMut, flags: u8, operation: u16, request_id: u32) -> usize {
     let start = out.len();
-    out.put_u32_le(0);
-    out.put_u8(VERSION);
-    out.put_u8(flags);
-    out.put_u16_le(operation);
-    out.put_u32_le(request_id);
-    write(out);
+    let operation = operation.to_le_bytes();
+    let id = request_id.to_le_bytes();
+    out.put_slice(&[0, 0, 0, 0, VERSION, flags, operation[0], operation[1], id[0], id[1], id[2], id[3]]);
+    start
+}
+
+/// Patches the length of the frame that [`begin`] put at `start` and that ends where `out` ends.
+pub fn finish(out: &mut BytesMut, start: usize) {
     let length = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Appends a frame whose body `write` puts into the buffer.
+pub fn encode_with(out: &mut BytesMut, flags: u8, operation: u16, request_id: u32, write: impl FnOnce(&mut BytesMut)) {
+    let start = begin(out, flags, operation, request_id);
+    write(out);
+    finish(out, start);
 }
 
 /// Appends a frame with a protobuf body.

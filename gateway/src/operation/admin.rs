@@ -1,0 +1,89 @@
+//! Administration, and the probe that everybody signed in may make.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanout::{Code, Fault};
+use futures::future::join_all;
+use hashbrown::HashMap;
+use sequencer::{Command, Shard};
+
+use super::conversation::no_such_user;
+use super::{Answer, encode, parse};
+use crate::session::Gateway;
+use crate::wire::{convert, proto};
+
+/// Tokens minted in one request: 1,000 of them fill an answer.
+const MINT_MAX: usize = 1000;
+/// How long a minted token lasts when the request does not say.
+const MINTED_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) async fn import_users(gateway: &Gateway, body: Bytes) -> Answer {
+    let request: proto::ImportUsers = parse(body)?;
+    let accounts: Vec<_> = request.users.into_iter().map(|user| (user.name, user.password_phc)).collect();
+    let names: Vec<String> = accounts.iter().map(|(name, _)| name.clone()).collect();
+    let mut imported = proto::ImportedUsers::default();
+    let results = gateway.services().accounts.import(accounts).await;
+    for ((position, name), result) in (0..).zip(names).zip(results) {
+        match result {
+            Ok(user) => imported.users.push(convert::user_ref((user, name))),
+            Err(fault) => imported.refusals.push(convert::refusal(position, &fault)),
+        }
+    }
+    Ok(encode(&imported))
+}
+
+pub(super) fn mint_tokens(gateway: &Gateway, body: Bytes) -> Answer {
+    let request: proto::MintTokens = parse(body)?;
+    if request.names.len() > MINT_MAX {
+        return Err(Fault::new(Code::TooMany, format!("more than {MINT_MAX} tokens at a time")));
+    }
+    let lifetime_ms = match request.lifetime_ms {
+        0 => MINTED_LIFETIME.as_millis() as u64,
+        asked => asked,
+    };
+    let found = gateway.services().accounts.find_names(&request.names)?;
+    let users: HashMap<_, _> = found.into_iter().map(|(user, name)| (name, user)).collect();
+    let mint = |name: &String| {
+        let user = users.get(name).ok_or_else(|| no_such_user(name))?;
+        Ok(convert::tokens(gateway.tokens().mint(*user, name, lifetime_ms, gateway.now())))
+    };
+    let tokens = request.names.iter().map(mint).collect::<Result<_, Fault>>()?;
+    Ok(encode(&proto::MintedTokens { tokens }))
+}
+
+pub(super) fn list_shards(gateway: &Gateway) -> Answer {
+    let shards = gateway.sequencer().shards().iter().map(|shard| convert::shard_info(&shard.status())).collect();
+    Ok(encode(&proto::ShardList { shards }))
+}
+
+pub(super) async fn seal_shards(gateway: &Gateway, body: Bytes) -> Answer {
+    let request: proto::SealShards = parse(body)?;
+    for &number in &request.shards {
+        if gateway.slot(number).is_none() {
+            return Err(Fault::new(Code::BadField, format!("no shard {number}")));
+        }
+    }
+    let wanted = |shard: &&Arc<Shard>| request.shards.is_empty() || request.shards.contains(&convert::slot(shard.id()));
+    let shards: Vec<_> = gateway.sequencer().shards().iter().filter(wanted).collect();
+    for sealed in join_all(shards.iter().map(|shard| shard.execute(Command::Seal))).await {
+        sealed.map_err(|why| Fault::later(Code::Busy, format!("not sealed: {why:?}"), why.retry_after()))?;
+    }
+    let shards = shards.iter().map(|shard| convert::shard_info(&shard.status())).collect();
+    Ok(encode(&proto::ShardList { shards }))
+}
+
+/// All shards commit something at once; then one alone, which is what a lone send waits for.
+pub(super) async fn probe(gateway: &Gateway) -> Answer {
+    let shards = gateway.sequencer().shards();
+    let took = join_all(shards.iter().map(|shard| probe_one(shard))).await;
+    let took_us = took.into_iter().collect::<Result<Vec<u64>, Fault>>()?;
+    let lone = shards.first().ok_or_else(|| Fault::new(Code::Internal, "this node has no shards"))?;
+    Ok(encode(&proto::ProbeReply { took_us, durable_us: probe_one(lone).await? }))
+}
+
+async fn probe_one(shard: &Shard) -> Result<u64, Fault> {
+    let took = shard.probe().await.map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+    Ok(took.as_micros() as u64)
+}

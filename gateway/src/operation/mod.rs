@@ -1,0 +1,136 @@
+//! From an operation's code to a service call, and from its result to an encoded answer.
+//!
+//! One table ([`answer`], and [`answer_now`] for what never waits); the rules themselves are the services'. `hello` and
+//! `message.send` have their own paths: one changes the connection, the other is most of the work.
+
+mod account;
+mod admin;
+mod conversation;
+mod group;
+pub(crate) mod hello;
+pub(crate) mod message;
+mod receipt;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use fanout::{Code, Fault};
+use logstore::id::ConnectionId;
+use prost::Message;
+
+use crate::connection::{Caller, Connection};
+use crate::session::Gateway;
+use crate::wire::frame::{HEADER_BYTES, Header, SERVER_FRAME_BYTES_MAX};
+use crate::wire::operation::Operation;
+
+/// Nothing is waited for longer: the outcome is then unknown, and a retry under the same id finds it out.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// Body of an answer that every client takes.
+const ANSWER_BYTES_MAX: usize = SERVER_FRAME_BYTES_MAX - HEADER_BYTES;
+
+type Answer = Result<BytesMut, Fault>;
+
+/// Whether an operation is answered without waiting, on the connection's own task and so in its order.
+pub(crate) fn is_quick(operation: Operation) -> bool {
+    matches!(operation, Operation::Ping | Operation::Delivered | Operation::Read)
+}
+
+/// Answers a quick operation.
+pub(crate) fn answer_now(gateway: &Gateway, caller: Caller, operation: Operation, body: &Bytes) -> Answer {
+    match operation {
+        Operation::Ping => hello::ping(gateway, body),
+        Operation::Delivered => receipt::delivered(gateway, caller, body),
+        Operation::Read => receipt::read(gateway, caller, body),
+        _ => Err(unknown(operation)),
+    }
+}
+
+/// Answers any other operation.
+async fn answer(gateway: &Arc<Gateway>, caller: Caller, operation: Operation, body: Bytes) -> Answer {
+    match operation {
+        Operation::Register => account::register(gateway, body).await,
+        Operation::Login => account::login(gateway, body).await,
+        Operation::Refresh => account::refresh(gateway, body).await,
+        Operation::FindUsers => account::find(gateway, body),
+        Operation::History => message::history(gateway, caller, body).await,
+        Operation::OpenDirect => conversation::open_direct(gateway, caller, body).await,
+        Operation::ListConversations => conversation::list(gateway, caller, body).await,
+        Operation::CreateGroup => group::create(gateway, caller, body).await,
+        Operation::AddMembers => group::add(gateway, caller, body).await,
+        Operation::RemoveMembers => group::remove(gateway, caller, body).await,
+        Operation::LeaveGroup => group::leave(gateway, caller, body).await,
+        Operation::ListMembers => group::members(gateway, caller, body),
+        Operation::ImportUsers => admin::import_users(gateway, body).await,
+        Operation::MintTokens => admin::mint_tokens(gateway, body),
+        Operation::ListShards => admin::list_shards(gateway),
+        Operation::SealShards => admin::seal_shards(gateway, body).await,
+        Operation::Probe => admin::probe(gateway).await,
+        _ => Err(unknown(operation)),
+    }
+}
+
+/// Answers on a task of its own, with the request in flight until then.
+pub(crate) fn spawn(
+    gateway: &Arc<Gateway>,
+    connection: &Arc<Connection>,
+    caller: Caller,
+    operation: Operation,
+    header: Header,
+    body: Bytes,
+) {
+    // Such answers may be as large as a frame: a few of them fill what a connection may have in flight.
+    let in_flight = connection.begin(body.len() + ANSWER_BYTES_MAX / 8);
+    let gateway = Arc::clone(gateway);
+    tokio::spawn(async move {
+        let answered = tokio::time::timeout(ANSWER_WITHIN, answer(&gateway, caller, operation, body)).await;
+        let result = answered.unwrap_or_else(|_| Err(timed_out(operation))).and_then(check_size);
+        finish(&gateway, in_flight.end(), header, result);
+    });
+}
+
+fn finish(gateway: &Gateway, connection: Arc<Connection>, header: Header, result: Answer) {
+    match result {
+        Ok(body) => connection.reply(header.operation, header.request_id, |out| out.extend_from_slice(&body)),
+        Err(fault) => {
+            gateway.figures().requests_refused.increment(1);
+            log_ours(connection.id(), header.operation, &fault);
+            connection.refuse(header.operation, header.request_id, &fault);
+        }
+    }
+}
+
+/// A refusal is the client's affair, except when it was we who failed.
+fn log_ours(connection: ConnectionId, operation: u16, fault: &Fault) {
+    if fault.code == Code::Internal {
+        tracing::error!(%connection, operation, %fault, "request failed");
+    }
+}
+
+fn check_size(body: BytesMut) -> Answer {
+    if body.len() > ANSWER_BYTES_MAX {
+        return Err(Fault::new(Code::TooMany, format!("the answer has {} bytes: ask for less at a time", body.len())));
+    }
+    Ok(body)
+}
+
+fn timed_out(operation: Operation) -> Fault {
+    let what = format!("{} took longer than {} s; its outcome is unknown", operation.name(), ANSWER_WITHIN.as_secs());
+    Fault::later(Code::Timeout, what, Duration::from_secs(1))
+}
+
+fn unknown(operation: Operation) -> Fault {
+    Fault::new(Code::UnknownOperation, format!("{} is not asked for", operation.name()))
+}
+
+/// Reads a request.
+fn parse<T: Message + Default>(body: Bytes) -> Result<T, Fault> {
+    T::decode(body).map_err(|error| Fault::new(Code::BadBody, error.to_string()))
+}
+
+/// Writes an answer.
+fn encode(body: &impl Message) -> BytesMut {
+    let mut out = BytesMut::with_capacity(body.encoded_len());
+    body.encode_raw(&mut out);
+    out
+}
