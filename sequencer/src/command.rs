@@ -1,28 +1,29 @@
 //! What can be asked of a shard's state.
 //!
 //! An entry is a batch of commands, stamped by its proposer with a time. Its bytes are drawn in
-//! `docs/format.md`; the codec is beside this file. What always holds: decoding never panics and
-//! takes no memory before it has checked a length.
+//! `docs/format.md`; the codec is beside this file.
 
 use bytes::Bytes;
 use logstore::RecordKind;
 use logstore::id::{
-    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, SeqId, ShardId, TimeMs, UserId,
+    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, Ordinal, SeqId, ShardId, TimeMs, UserId,
 };
 
 /// One command of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Begins a shard's life: its buckets and the history it belongs to. The first command of a shard; later ones are ignored.
+    /// Begins a shard's life: the bucket table it was cut from and the history it belongs to. The first command of a
+    /// shard; later ones are ignored, and all others before it are refused.
     Init {
         /// The cluster's history.
         history: HistoryId,
         /// Changes with init, restore, forced quorum: names this life of the shard's outbox.
         incarnation: u64,
-        /// Version of the bucket table this ownership was cut from.
+        /// Version of `table`.
         table_epoch: u64,
-        /// Inclusive ranges of owned buckets.
-        buckets: Vec<(Bucket, Bucket)>,
+        /// The whole cluster's bucket table: inclusive ranges and the shard that owns each (where ranges overlap, the
+        /// first one decides). The shard's own buckets are those it names it for; the others say where effects go.
+        table: Vec<(Bucket, Bucket, ShardId)>,
     },
     /// Appends a message to a conversation.
     Send(Send),
@@ -139,7 +140,7 @@ impl Send {
 }
 
 /// What an account begins with.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct AccountSeed {
     /// argon2id PHC string; empty: no password (imported), tokens only.
     pub password_phc: String,
@@ -171,10 +172,12 @@ pub struct CursorMove {
     pub delivered: SeqId,
     /// Read up to here; 0: unchanged.
     pub read: SeqId,
+    /// The conversation's ordinal at `read`, from the index of records: a hint that apply clamps to what is possible.
+    pub read_ordinal: Ordinal,
 }
 
 /// Something one shard asks of another, through the numbered outbox. Total: a refusal is an outcome, not an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// To the user's home: create the account whose name was claimed.
     CreateAccount {
@@ -210,6 +213,15 @@ pub enum Effect {
         /// Whether the higher user may.
         high_may_send: bool,
         /// Whether the user whose home speaks exists at all.
+        exists: bool,
+    },
+    /// To the initiator's home: what the peer's home found, so that a 1:1 with nobody can be asked for again.
+    PeerAnswered {
+        /// Who asked.
+        initiator: UserId,
+        /// Who was asked for.
+        peer: UserId,
+        /// Whether there is such an account.
         exists: bool,
     },
 }

@@ -2,6 +2,7 @@
 //! that says what an entry means.
 
 mod clock;
+mod codec;
 mod command;
 mod error;
 mod outcome;
@@ -11,7 +12,8 @@ pub mod state;
 pub mod store;
 
 pub use clock::{Clock, SystemClock};
-pub use command::{AccountSeed, Command, CursorMove, Effect, GroupChange, Send};
+pub use codec::{BatchBuilder, Malformed, encoded_len};
+pub use command::{AccountSeed, Batch, Command, CursorMove, Effect, GroupChange, Send};
 pub use error::{Error, Result};
 pub use outcome::{Applied, CommittedRecord, CursorMoved, Outcome, Refusal, Stored};
 pub use shard::{

@@ -140,3 +140,11 @@ pub struct Applied {
     /// Whether effects were added to or removed from the outbox.
     pub outbox_changed: bool,
 }
+
+impl Applied {
+    /// An entry that has done nothing yet.
+    pub(crate) fn new(shard: ShardId, index: LogIndex, time: TimeMs) -> Applied {
+        let (outcomes, records, cursors) = (Vec::new(), Vec::new(), Vec::new());
+        Applied { shard, index, time, outcomes, records, cursors, outbox_changed: false }
+    }
+}

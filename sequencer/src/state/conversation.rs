@@ -1,9 +1,9 @@
 //! A conversation's row.
 
-use logstore::id::{LogIndex, Ordinal, SeqId, TimeMs, UserId};
+use logstore::id::{ClientMsgId, LogIndex, Ordinal, SeqId, TimeMs, UserId};
 
 /// What a shard knows of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ConversationRow {
     /// Its newest record; 0 if none.
     pub last_seq: SeqId,
@@ -20,7 +20,7 @@ pub struct ConversationRow {
 }
 
 /// A 1:1's grants: bit 0 written by the lower user's home, bit 1 by the higher's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DirectRow {
     /// Which homes have spoken.
     pub heard: u8,
@@ -40,14 +40,16 @@ impl DirectRow {
 }
 
 /// What only groups have.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupRow {
     /// Its name.
     pub name: String,
     /// Its owner.
     pub owner: UserId,
+    /// Who created it.
+    pub creator: UserId,
     /// The request that created it.
-    pub request: logstore::id::ClientMsgId,
+    pub request: ClientMsgId,
     /// Members now.
     pub member_count: u32,
     /// When it was created, log time.

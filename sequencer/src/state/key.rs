@@ -1,6 +1,11 @@
 //! The keys of state: what a command touches, named before it is applied.
+//!
+//! The shard's own row, outboxes, inboxes and the dedup window are always in memory; they are named all the same, so
+//! that the list is complete.
 
 use logstore::id::{ConversationId, ShardId, UserId};
+
+use crate::{Command, Effect};
 
 /// Names one row of state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,10 +18,72 @@ pub enum Key {
     User(UserId),
     /// A claimed name.
     Name(String),
+    /// What a home knows of a user's relation to a peer.
+    Relation(UserId, UserId),
     /// The outbox to a shard.
     Outbox(ShardId),
     /// What was applied of a shard's outbox.
     Inbox(ShardId),
     /// The shard's own row: buckets, epoch, history, log time, window floor, last server_msg_id.
     Shard,
+}
+
+/// Calls `touch` with every key that applying a command may look at or change.
+pub fn keys(command: &Command, touch: &mut impl FnMut(Key)) {
+    touch(Key::Shard);
+    match command {
+        Command::Send(send) => {
+            touch(Key::Conversation(send.conversation));
+            touch(Key::Member(send.conversation, send.sender));
+        }
+        Command::ClaimName { name, .. } => touch(Key::Name(name.clone())),
+        Command::OpenSession { user, .. } | Command::RotateSession { user, .. } => touch(Key::User(*user)),
+        Command::OpenDirect { initiator, peer } => {
+            touch(Key::User(*initiator));
+            touch(Key::Relation(*initiator, *peer));
+        }
+        Command::GroupCreate { group, creator, members, .. } => {
+            touch(Key::Conversation(*group));
+            members_of(*group, members.iter().chain([creator]), touch);
+        }
+        Command::GroupChange(change) => {
+            touch(Key::Conversation(change.group));
+            let users = change.add.iter().chain(&change.remove).chain([&change.actor]);
+            members_of(change.group, users, touch);
+        }
+        Command::MoveCursors(moves) => {
+            for step in moves {
+                touch(Key::Conversation(step.conversation));
+                touch(Key::Member(step.conversation, step.user));
+            }
+        }
+        Command::Effects { from, effects, .. } => {
+            touch(Key::Inbox(*from));
+            effects.iter().for_each(|effect| keys_of_effect(effect, touch));
+        }
+        Command::AckEffects { to, .. } => touch(Key::Outbox(*to)),
+        Command::Init { .. } | Command::Seal | Command::Probe => {}
+    }
+}
+
+fn members_of<'a>(group: ConversationId, users: impl Iterator<Item = &'a UserId>, touch: &mut impl FnMut(Key)) {
+    for user in users {
+        touch(Key::Member(group, *user));
+    }
+}
+
+fn keys_of_effect(effect: &Effect, touch: &mut impl FnMut(Key)) {
+    match effect {
+        Effect::CreateAccount { user, .. } => touch(Key::User(*user)),
+        Effect::ConfirmName { name, .. } => touch(Key::Name(name.clone())),
+        Effect::OpenPeer { initiator, peer } => {
+            touch(Key::User(*peer));
+            touch(Key::Relation(*peer, *initiator));
+        }
+        Effect::PeerAnswered { initiator, peer, .. } => touch(Key::Relation(*initiator, *peer)),
+        Effect::GrantDirect { conversation, home_of, .. } => {
+            touch(Key::Conversation(*conversation));
+            touch(Key::Member(*conversation, *home_of));
+        }
+    }
 }

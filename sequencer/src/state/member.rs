@@ -2,11 +2,13 @@
 
 use bytes::Bytes;
 use logstore::id::{LogIndex, Ordinal, SeqId, UserId};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
+
+use crate::codec;
 
 /// `[join, end)` in seq_ids. `end` is the seq_id of the leave record + 1: the leave record is the last thing
 /// the leaver receives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Interval {
     /// The record that made the user a member.
     pub join: SeqId,
@@ -33,7 +35,7 @@ pub enum Role {
 }
 
 /// What a conversation's shard knows of one user in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MemberRow {
     /// Ended ones are kept; the last one may be open.
     pub intervals: SmallVec<[Interval; 1]>,
@@ -54,6 +56,23 @@ pub struct MemberRow {
 }
 
 impl MemberRow {
+    /// Who comes and goes more often than that is refused: every interval ever is asked about at every record.
+    pub const INTERVALS_MAX: usize = 64;
+
+    /// The row of somebody who joins for the first time, by record `seq`; nothing before it is shown.
+    pub(super) fn joined(seq: SeqId, ordinal: Ordinal, role: Role, index: LogIndex) -> MemberRow {
+        MemberRow {
+            intervals: smallvec![Interval { join: seq, end: None }],
+            visible_from: seq,
+            role,
+            delivered: SeqId(0),
+            read: SeqId(0),
+            read_ordinal: Ordinal(0),
+            join_ordinal: ordinal,
+            changed_at: index,
+        }
+    }
+
     /// Whether the user is a member now.
     pub fn is_active(&self) -> bool {
         self.intervals.last().is_some_and(|i| i.end.is_none())
@@ -79,12 +98,12 @@ pub struct MembershipBody {
 impl MembershipBody {
     /// The bytes drawn in `docs/format.md`.
     pub fn encode(&self) -> Bytes {
-        unimplemented!()
+        codec::put_membership(self.actor, &self.joined, &self.left)
     }
 
     /// `None` if the bytes are not a membership body.
     pub fn decode(bytes: &[u8]) -> Option<MembershipBody> {
-        let _ = bytes;
-        unimplemented!()
+        let (actor, joined, left) = codec::read_membership(bytes).ok()?;
+        Some(MembershipBody { actor, joined, left })
     }
 }

@@ -1,139 +1,311 @@
 //! The state of a shard: a pure function of its log. No clock, randomness, file or async.
+//!
+//! | file | says |
+//! |---|---|
+//! | `apply` | how an entry becomes outcomes, and what every command has to pass first |
+//! | `send`, `group`, `cursor` | what happens in a conversation |
+//! | `direct`, `account` | what takes two shards, with the effects that lead from one to the other |
+//! | `effect` | outbox and inbox: each effect once, in order |
+//! | `dedup` | which ids have been accepted |
+//! | `own` | the shard's own row: buckets, time, numbers |
+//!
+//! What always holds: replicas that applied the same entries are equal in everything `digest` covers, however
+//! often they were restarted; a refused command has changed nothing.
 
+mod account;
+mod apply;
 mod conversation;
+mod cursor;
+mod dedup;
+mod direct;
+mod effect;
+mod group;
 mod key;
 mod member;
+mod own;
+mod relation;
+mod send;
 mod user;
 
-use bytes::Bytes;
-use logstore::id::{ConversationId, HistoryId, LogIndex, ShardId, TimeMs, UserId};
+use std::hash::{Hash, Hasher};
 
-use crate::{Applied, Effect, Error};
+use hashbrown::DefaultHashBuilder;
+use logstore::id::{
+    BodyHash, Bucket, ClientMsgId, ConversationId, ConversationName, HistoryId, LogIndex, ShardId, TimeMs, UserId,
+};
+use xxhash_rust::xxh3::Xxh3;
 
+use crate::store::{Sharded, Table};
+use crate::{Effect, Send, Stored};
+
+pub use crate::codec::send_at;
 pub use conversation::{ConversationRow, DirectRow, GroupRow};
-pub use key::Key;
+use dedup::{Dedup, MessageKey};
+pub use effect::{InboxRow, OutboxRow};
+pub use key::{Key, keys};
 pub use member::{Interval, MemberRow, MembershipBody, Role};
+pub use own::OwnRow;
+pub use relation::{Peer, RelationRow};
 pub use user::{NameRow, SessionRow, UserRow};
 
 /// The state of one shard.
-pub struct ShardState {}
+pub struct ShardState {
+    own: OwnRow,
+    applied: LogIndex,
+    dedup: Dedup,
+    conversations: Table<ConversationId, ConversationRow>,
+    members: Table<(ConversationId, UserId), MemberRow>,
+    users: Table<UserId, UserRow>,
+    names: Table<String, NameRow>,
+    relations: Table<(UserId, UserId), RelationRow>,
+    outboxes: Table<ShardId, OutboxRow>,
+    inboxes: Table<ShardId, InboxRow>,
+    index: MemberIndex,
+    unsealed_bytes: u64,
+}
+
+/// Who is where, derived from member rows.
+struct MemberIndex {
+    hasher: DefaultHashBuilder,
+    /// Group → users with a row, ascending. A 1:1 says in its id who they are.
+    users: Sharded<ConversationId, Vec<UserId>>,
+    /// User → conversations with a row, in the order they were entered.
+    conversations: Sharded<UserId, Vec<ConversationId>>,
+}
+
+/// Most members of a group, now and ever: 100,000 rows of 128 bytes are as much as one conversation may cost a shard.
+/// What a cluster allows is configuration, below this, and checked before a command is proposed.
+pub const MEMBERS_MAX: usize = 100_000;
 
 impl ShardState {
     /// The state before the first entry.
     pub fn new(shard: ShardId) -> ShardState {
-        let _ = shard;
-        unimplemented!()
+        ShardState {
+            own: OwnRow::new(shard),
+            applied: LogIndex(0),
+            dedup: Dedup::new(),
+            conversations: Table::new(1024),
+            members: Table::new(1024),
+            users: Table::new(256),
+            names: Table::new(256),
+            relations: Table::new(1024),
+            outboxes: Table::new(1),
+            inboxes: Table::new(1),
+            index: MemberIndex::new(),
+            unsealed_bytes: 0,
+        }
     }
 
-    /// Applies one entry of commands. The only way state changes.
-    pub fn apply(&mut self, index: LogIndex, payload: &Bytes) -> Applied {
-        let _ = (index, payload);
-        unimplemented!()
-    }
-
-    /// Notes an entry that carries no commands (blank, membership).
-    pub fn skip(&mut self, index: LogIndex) {
-        let _ = index;
-        unimplemented!()
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.own.shard
     }
 
     /// The last entry applied.
     pub fn applied(&self) -> LogIndex {
-        unimplemented!()
+        self.applied
     }
 
     /// The log's monotonic time.
     pub fn time(&self) -> TimeMs {
-        unimplemented!()
+        self.own.time
     }
 
     /// The history this shard belongs to, once `Init` is applied.
     pub fn history(&self) -> Option<HistoryId> {
-        unimplemented!()
+        self.own.history
+    }
+
+    /// The life of this shard's outbox; 0 before `Init`.
+    pub fn incarnation(&self) -> u64 {
+        self.own.incarnation
+    }
+
+    /// The version of the bucket table and the table, as `Init` gave it.
+    pub fn table(&self) -> (u64, &[(Bucket, Bucket, ShardId)]) {
+        (self.own.table_epoch, &self.own.table)
     }
 
     /// Whether this shard owns the conversation's bucket.
     pub fn owns(&self, conversation: ConversationId) -> bool {
-        let _ = conversation;
-        unimplemented!()
+        self.own.owns(conversation.bucket())
+    }
+
+    /// How many buckets this shard owns.
+    pub fn buckets_owned(&self) -> u32 {
+        self.own.buckets_owned()
+    }
+
+    /// How many conversations have a row.
+    pub fn conversation_count(&self) -> u64 {
+        self.conversations.len()
     }
 
     /// A conversation's row.
     pub fn conversation(&self, id: ConversationId) -> Option<&ConversationRow> {
-        let _ = id;
-        unimplemented!()
+        self.conversations.get(&id)
+    }
+
+    /// A 1:1's grants.
+    pub fn direct_state(&self, id: ConversationId) -> Option<DirectRow> {
+        self.conversation(id)?.direct
+    }
+
+    /// What this home knows of a user's relation to a peer.
+    pub fn relation(&self, user: UserId, peer: UserId) -> Option<&RelationRow> {
+        self.relations.get(&(user, peer))
     }
 
     /// A member's row, ended ones included.
     pub fn member(&self, conversation: ConversationId, user: UserId) -> Option<&MemberRow> {
-        let _ = (conversation, user);
-        unimplemented!()
+        self.members.get(&(conversation, user))
     }
 
     /// All member rows of a conversation in order of user id, ended ones included.
     pub fn members(&self, conversation: ConversationId) -> impl Iterator<Item = (UserId, &MemberRow)> {
-        let _ = conversation;
-        std::iter::empty()
+        let users = direct_users(conversation).into_iter().flatten().chain(self.index.users_of(conversation));
+        users.filter_map(move |user| Some((user, self.member(conversation, user)?)))
     }
 
     /// All conversations of this shard in which a user has a row, ended ones included.
     pub fn conversations_of(&self, user: UserId) -> impl Iterator<Item = (ConversationId, &MemberRow)> {
-        let _ = user;
-        std::iter::empty()
+        let conversations = self.index.conversations_of(user).iter();
+        conversations.filter_map(move |&conversation| Some((conversation, self.member(conversation, user)?)))
     }
 
     /// An account, if this is its home.
     pub fn user(&self, id: UserId) -> Option<&UserRow> {
-        let _ = id;
-        unimplemented!()
+        self.users.get(&id)
     }
 
     /// A name's claim, if this is the name's shard.
     pub fn name(&self, name: &str) -> Option<&NameRow> {
-        let _ = name;
-        unimplemented!()
+        self.names.get(name)
     }
 
     /// Effects waiting for a shard: this shard's incarnation, the first number, the effects (at most `max`).
     pub fn outbox(&self, to: ShardId, max: usize) -> Option<(u64, u64, Vec<Effect>)> {
-        let _ = (to, max);
-        unimplemented!()
+        let row = self.outboxes.get(&to).filter(|row| !row.effects.is_empty())?;
+        let effects = row.effects.iter().take(max).map(|effect| Effect::clone(effect));
+        Some((self.own.incarnation, row.first, effects.collect()))
     }
 
-    /// The shards with effects waiting for them.
+    /// The shards with effects waiting for them, ascending.
     pub fn outbox_targets(&self) -> Vec<ShardId> {
-        unimplemented!()
+        let waiting = self.outboxes.iter().filter(|(_, row)| !row.effects.is_empty());
+        let mut targets: Vec<ShardId> = waiting.map(|(&to, _)| to).collect();
+        targets.sort_unstable();
+        targets
+    }
+
+    /// What was applied of a shard's outbox.
+    pub fn inbox(&self, from: ShardId) -> Option<InboxRow> {
+        self.inboxes.get(&from).copied()
     }
 
     /// The generation number that the next `Seal` will freeze.
     pub fn generation(&self) -> u64 {
-        unimplemented!()
+        self.dedup.generation()
     }
 
     /// Bytes of records accepted since the last `Seal`.
     pub fn unsealed_bytes(&self) -> u64 {
-        unimplemented!()
+        self.unsealed_bytes
     }
 
-    /// Looks a message id up in generations that have left the dedup window but are still in memory. The answer
-    /// goes into a `Send` as `checked_upto`.
+    /// Whether a send's id may have been accepted before the dedup window: it must be looked up with
+    /// [`ShardState::look_up_old`] and proposed with [`ShardState::checked_upto`], both taken from one look at the state.
+    pub fn needs_look_up(&self, send: &Send) -> bool {
+        !self.dedup.is_inside(send.client_msg_id)
+    }
+
+    /// What became of a message whose id was accepted at any time that is still held, in the window or before it.
+    pub fn look_up_old(
+        &self,
+        conversation: ConversationId,
+        sender: UserId,
+        id: ClientMsgId,
+    ) -> Option<(Stored, BodyHash)> {
+        self.dedup.find_held(&MessageKey { conversation, sender, id })
+    }
+
+    /// The last `Seal` under which [`ShardState::look_up_old`] looks: goes into a `Send` as `checked_upto`.
     pub fn checked_upto(&self) -> u64 {
-        unimplemented!()
+        self.dedup.generation() - 1
     }
 
-    /// A digest of everything, equal on every replica at the same index.
-    pub fn digest(&self) -> u128 {
-        unimplemented!()
+    /// Lets go of ids that left the dedup window up to this generation: their segments are published on this replica, so
+    /// look-ups find them there. Changes nothing that apply can see.
+    pub fn release_published(&mut self, upto: u64) {
+        self.dedup.release(upto);
     }
+
+    /// A digest of everything, equal on every replica at the same index. Walks all rows: for tests and operators.
+    pub fn digest(&self) -> u128 {
+        let mut own = Xxh3::new();
+        (self.applied.0, self.dedup.bounds(), &self.own).hash(&mut own);
+        own.digest128()
+            .wrapping_add(digest_rows(0, &self.conversations))
+            .wrapping_add(digest_rows(1, &self.members))
+            .wrapping_add(digest_rows(2, &self.users))
+            .wrapping_add(digest_rows(3, &self.names))
+            .wrapping_add(digest_rows(4, &self.relations))
+            .wrapping_add(digest_rows(5, &self.outboxes))
+            .wrapping_add(digest_rows(6, &self.inboxes))
+    }
+}
+
+impl MemberIndex {
+    fn new() -> MemberIndex {
+        MemberIndex {
+            hasher: DefaultHashBuilder::default(),
+            users: Sharded::new(256),
+            conversations: Sharded::new(1024),
+        }
+    }
+
+    /// Notes the first row of a user in a conversation.
+    fn enter(&mut self, conversation: ConversationId, user: UserId) {
+        if direct_users(conversation).is_none() {
+            let users = self.users.or_default(&self.hasher, conversation);
+            if let Err(place) = users.binary_search(&user) {
+                users.insert(place, user);
+            }
+        }
+        self.conversations.or_default(&self.hasher, user).push(conversation);
+    }
+
+    fn users_of(&self, group: ConversationId) -> impl Iterator<Item = UserId> {
+        let users = self.users.find(&self.hasher, &group);
+        users.map_or(&[][..], Vec::as_slice).iter().copied()
+    }
+
+    fn conversations_of(&self, user: UserId) -> &[ConversationId] {
+        self.conversations.find(&self.hasher, &user).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The users that the id of a 1:1 names, ascending; one twice is one.
+fn direct_users(conversation: ConversationId) -> Option<impl Iterator<Item = UserId>> {
+    match conversation.name() {
+        Some(ConversationName::Direct(low, high)) => {
+            Some([Some(low), (high != low).then_some(high)].into_iter().flatten())
+        }
+        _ => None,
+    }
+}
+
+/// Adds the digests of all rows, so that their order does not matter.
+fn digest_rows<K: Hash + Eq + Clone, V: Hash + Clone>(table: u8, rows: &Table<K, V>) -> u128 {
+    rows.iter().fold(0, |sum: u128, row| {
+        let mut hasher = Xxh3::new();
+        hasher.write_u8(table);
+        row.hash(&mut hasher);
+        sum.wrapping_add(hasher.digest128())
+    })
 }
 
 /// The shard that a name's claim lives in is the owner of this conversation id's bucket.
 pub fn name_home(name: &str) -> ConversationId {
     ConversationId::group(xxhash_rust::xxh3::xxh3_64(name.as_bytes()) & (ConversationId::ID_LIMIT - 1))
-}
-
-/// Decodes the send command at `offset` of an entry's payload: how history finds a body again.
-pub fn send_at(payload: &Bytes, offset: u32) -> Result<crate::Send, Error> {
-    let _ = (payload, offset);
-    unimplemented!()
 }

@@ -3,7 +3,7 @@
 use logstore::id::{ClientMsgId, TimeMs, UserId};
 
 /// A claimed name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NameRow {
     /// Whose it is.
     pub user: UserId,
@@ -11,10 +11,17 @@ pub struct NameRow {
     pub request: ClientMsgId,
     /// Whether the account exists.
     pub confirmed: bool,
+    /// When it was claimed, log time: a claim that is not confirmed ends [`NameRow::CLAIM_MS`] later.
+    pub claimed: TimeMs,
+}
+
+impl NameRow {
+    /// Two effects settle a claim, within a second as a rule. Ten minutes outlast any failover between them.
+    pub const CLAIM_MS: u64 = 10 * 60 * 1000;
 }
 
 /// An account.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UserRow {
     /// Its name.
     pub name: String,
@@ -32,7 +39,7 @@ impl UserRow {
 }
 
 /// A session that can be refreshed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionRow {
     /// Its number.
     pub session: u64,

@@ -1,0 +1,164 @@
+//! How an entry becomes outcomes.
+//!
+//! What always holds: an entry that does not decode changes nothing but the applied index; every command of one that
+//! does gets exactly one outcome; after the commands the window moves and one step of folding is done.
+
+use bytes::Bytes;
+use logstore::RecordHead;
+use logstore::id::{BodyHash, ClientMsgId, ConnectionId, ConversationId, HistoryId, LogIndex, UserId};
+use logstore::{BodyPlace, RecordKind};
+
+use super::{ConversationRow, OwnRow, ShardState};
+use crate::codec::{self, View};
+use crate::{Applied, Command, CommittedRecord, Outcome, Refusal, Stored};
+
+/// A record that has passed every check.
+pub(super) struct Accept {
+    pub conversation: ConversationId,
+    pub kind: RecordKind,
+    pub sender: UserId,
+    pub client_msg_id: ClientMsgId,
+    pub body_hash: BodyHash,
+    pub body: BodyPlace,
+    pub origin: ConnectionId,
+    pub command_offset: u32,
+    pub made_body: Option<Bytes>,
+}
+
+impl ShardState {
+    /// Applies one entry of commands. The only way state changes.
+    pub fn apply(&mut self, index: LogIndex, payload: &Bytes) -> Applied {
+        self.skip(index);
+        let mut out = Applied::new(self.own.shard, index, self.own.time);
+        match codec::check(payload) {
+            Ok(batch) => self.apply_batch(batch, &mut out),
+            Err(_) => out.outcomes.push(Outcome::Refused(Refusal::Malformed)),
+        }
+        out
+    }
+
+    /// Notes an entry that carries no commands (blank, membership).
+    pub fn skip(&mut self, index: LogIndex) {
+        assert!(index > self.applied, "entry {index} after {}: entries are applied once, in order", self.applied);
+        self.applied = index;
+    }
+
+    fn apply_batch(&mut self, batch: codec::Checked<'_>, out: &mut Applied) {
+        self.own.advance(batch.time);
+        out.time = self.own.time;
+        out.outcomes.reserve_exact(batch.count as usize);
+        out.records.reserve_exact(batch.sends);
+        for (offset, view) in batch {
+            let outcome = match view {
+                _ if self.own.history.is_none() && !view.is_init() => Outcome::Refused(Refusal::WrongShard),
+                View::Send(send) => self.send(&send, offset, out),
+                View::Other(command) => self.command(command, offset, out),
+            };
+            out.outcomes.push(outcome);
+        }
+        self.dedup.advance(self.own.time);
+        self.fold_step();
+    }
+
+    fn command(&mut self, command: Command, offset: u32, out: &mut Applied) -> Outcome {
+        let done = match command {
+            Command::Send(_) => unreachable!("sends are applied in place"),
+            Command::Init { history, incarnation, table_epoch, table } => {
+                Ok(self.init(history, incarnation, table_epoch, table))
+            }
+            Command::ClaimName { name, seed, request } => self.claim_name(name, seed, request, out),
+            Command::OpenSession { user, session, refresh_hash, expires } => {
+                self.open_session(user, session, refresh_hash, expires)
+            }
+            Command::RotateSession { user, session, presented, next, expires } => {
+                self.rotate_session(user, session, presented, next, expires)
+            }
+            Command::OpenDirect { initiator, peer } => self.open_direct(initiator, peer, out),
+            Command::GroupCreate { group, creator, request, name, members } => {
+                self.group_create(group, creator, request, name, members, offset, out)
+            }
+            Command::GroupChange(change) => self.group_change(&change, offset, out),
+            Command::MoveCursors(moves) => Ok(self.move_cursors(&moves, out)),
+            Command::Effects { from, incarnation, first, effects } => {
+                self.effects(from, incarnation, first, effects, out)
+            }
+            Command::AckEffects { to, incarnation, upto } => Ok(self.ack_effects(to, incarnation, upto, out)),
+            Command::Seal => Ok(self.seal()),
+            Command::Probe => Ok(Outcome::Done),
+        };
+        done.unwrap_or_else(Outcome::Refused)
+    }
+
+    fn init(
+        &mut self,
+        history: HistoryId,
+        incarnation: u64,
+        table_epoch: u64,
+        table: Vec<(logstore::id::Bucket, logstore::id::Bucket, logstore::id::ShardId)>,
+    ) -> Outcome {
+        if self.own.history.is_none() {
+            self.own.history = Some(history);
+            self.own.incarnation = incarnation;
+            self.own.set_table(table_epoch, table);
+        }
+        Outcome::Done
+    }
+
+    fn seal(&mut self) -> Outcome {
+        self.dedup.seal(self.own.time);
+        self.unsealed_bytes = 0;
+        self.conversations.freeze();
+        self.members.freeze();
+        self.users.freeze();
+        self.names.freeze();
+        self.relations.freeze();
+        self.outboxes.freeze();
+        self.inboxes.freeze();
+        Outcome::Done
+    }
+
+    fn fold_step(&mut self) {
+        self.conversations.fold_step();
+        self.members.fold_step();
+        self.users.fold_step();
+        self.names.fold_step();
+        self.relations.fold_step();
+        self.outboxes.fold_step();
+        self.inboxes.fold_step();
+    }
+
+    /// Refuses what belongs to another shard.
+    pub(super) fn check_owned(&self, conversation: ConversationId) -> Result<(), Refusal> {
+        if self.owns(conversation) { Ok(()) } else { Err(Refusal::WrongShard) }
+    }
+}
+
+/// Appends a record to its conversation: the next seq_id, the next ordinal if it counts, the next server_msg_id.
+pub(super) fn append(own: &mut OwnRow, row: &mut ConversationRow, accept: Accept, out: &mut Applied) -> Stored {
+    row.last_seq = row.last_seq.next();
+    row.last_ordinal.0 += u64::from(accept.kind.is_countable());
+    row.last_index = out.index;
+    row.last_time = own.time;
+    let server_msg_id = own.next_server_msg_id();
+    own.note_accepted(row.last_seq, server_msg_id, accept.body_hash);
+    let head = RecordHead {
+        conversation: accept.conversation,
+        seq: row.last_seq,
+        ordinal: row.last_ordinal,
+        kind: accept.kind,
+        sender: accept.sender,
+        server_msg_id,
+        client_msg_id: accept.client_msg_id,
+        body_hash: accept.body_hash,
+        time: own.time,
+        index: out.index,
+        body: accept.body,
+    };
+    out.records.push(CommittedRecord {
+        head,
+        origin: accept.origin,
+        command_offset: accept.command_offset,
+        made_body: accept.made_body,
+    });
+    Stored { seq: head.seq, server_msg_id, time: head.time, duplicate: false }
+}

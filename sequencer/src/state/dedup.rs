@@ -1,0 +1,274 @@
+//! Which message ids have been accepted: the window in which a retry is recognised, and what lies before it.
+//!
+//! ```text
+//!            left the window                  the window
+//!   |--- gen 1 ---|--- gen 2 ---|--- gen 3 ---|--- current ---|      accepted ids, in order of acceptance
+//!   first         ^             floor         ^ Seal          next
+//! ```
+//!
+//! Ids are kept exactly, in one sequence cut by Seals into generations, and found through an index of many small
+//! tables. What always holds:
+//! - the window is a function of the log alone: after each entry the oldest generation leaves while at least two
+//!   remain and the log time it ended at is more than two minutes past. Every replica has the same one, also after a
+//!   restart, or one would refuse what another accepts;
+//! - only ids of accepted records are kept: refused ones are not in segments, so a rebuild could not bring them back;
+//! - leaving the window is logical. A generation's ids stay for look-ups until its segment is published here, for
+//!   until then they are nowhere else. (Nothing is published yet: every id of the log costs about 85 bytes.)
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use logstore::id::{BodyHash, ClientMsgId, ConversationId, SeqId, ServerMsgId, TimeMs, UserId};
+
+use crate::store::part_of;
+use crate::{Refusal, Stored};
+
+/// How long a generation stays in the window after its end, at least.
+const WINDOW_MS: u64 = 2 * 60 * 1000;
+/// How far a client's clock, which ids are made from, may be ahead of the log's time.
+const SKEW_MS: u64 = 30 * 1000;
+/// Small tables of the index: at 10 million ids, 10,000 in each; doubling one takes some 50 µs.
+const PARTS: usize = 1024;
+/// Ids a chunk holds: 288 KiB, allocated at once and never moved.
+const CHUNK_LEN: usize = 4096;
+
+/// Names a message once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct MessageKey {
+    pub conversation: ConversationId,
+    pub sender: UserId,
+    pub id: ClientMsgId,
+}
+
+/// A UUIDv7 begins with 48 bits of milliseconds: the clock of the client that chose it.
+fn time_of(id: ClientMsgId) -> TimeMs {
+    TimeMs((id.0 >> 80) as u64)
+}
+
+/// An accepted id and what a retry of it is told. Words instead of `u128`, whose alignment would cost 8 bytes each.
+#[derive(Clone, Copy, Debug)]
+struct Accepted {
+    conversation: [u64; 2],
+    id: [u64; 2],
+    sender: UserId,
+    seq: SeqId,
+    server_msg_id: ServerMsgId,
+    time: TimeMs,
+    body_hash: BodyHash,
+}
+
+const _: () = assert!(size_of::<Accepted>() == 72);
+
+/// Where in the sequence an id may be: enough of its hash to move it when a table grows, and its position.
+#[derive(Clone, Copy, Debug)]
+struct Pointer {
+    tag: u32,
+    position: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Generation {
+    /// The number of the Seal that ends it.
+    number: u64,
+    /// The position of its first id.
+    first: u64,
+    /// The log time at its end; the current one has none yet.
+    ended: TimeMs,
+}
+
+/// The accepted ids of one shard.
+#[derive(Debug)]
+pub(crate) struct Dedup {
+    hasher: DefaultHashBuilder,
+    index: Vec<HashTable<Pointer>>,
+    chunks: VecDeque<Vec<Accepted>>,
+    /// Position of the first id of the first chunk.
+    first: u64,
+    /// Position of the next id.
+    next: u64,
+    /// Those that have left the window and are still held, oldest first.
+    left: VecDeque<Generation>,
+    /// Those before the current one, oldest first.
+    window: VecDeque<Generation>,
+    current: Generation,
+    /// The log time of the last entry before the window; `None` if the window reaches back to the beginning.
+    floor: Option<TimeMs>,
+}
+
+impl Dedup {
+    pub fn new() -> Dedup {
+        Dedup {
+            hasher: DefaultHashBuilder::default(),
+            index: (0..PARTS).map(|_| HashTable::new()).collect(),
+            chunks: VecDeque::new(),
+            first: 0,
+            next: 0,
+            left: VecDeque::new(),
+            window: VecDeque::new(),
+            current: Generation { number: 1, first: 0, ended: TimeMs(0) },
+            floor: None,
+        }
+    }
+
+    /// The number of the Seal that will end the current generation.
+    pub fn generation(&self) -> u64 {
+        self.current.number
+    }
+
+    pub fn hash(&self, key: &MessageKey) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// What became of a message whose id is in the window.
+    pub fn find(&self, hash: u64, key: &MessageKey) -> Option<(Stored, BodyHash)> {
+        self.find_from(self.window_start(), hash, key)
+    }
+
+    /// What became of a message whose id is in the window or in any generation that is still held.
+    pub fn find_held(&self, key: &MessageKey) -> Option<(Stored, BodyHash)> {
+        self.find_from(self.held_start(), self.hash(key), key)
+    }
+
+    /// Whether a first-seen id may be accepted, given the last Seal up to which older ids were looked up.
+    pub fn admit(&self, id: ClientMsgId, now: TimeMs, checked_upto: u64) -> Result<(), Refusal> {
+        if time_of(id).0 > now.0.saturating_add(SKEW_MS) {
+            return Err(Refusal::ClockSkew);
+        }
+        if self.is_inside(id) {
+            return Ok(());
+        }
+        let oldest = self.window.front().unwrap_or(&self.current).number;
+        let reaches = oldest <= checked_upto.saturating_add(1) && checked_upto < self.current.number;
+        if reaches { Ok(()) } else { Err(Refusal::Retry) }
+    }
+
+    /// Whether an id cannot have been accepted before the window began: its clock was at most 30 s ahead then.
+    pub fn is_inside(&self, id: ClientMsgId) -> bool {
+        self.floor.is_none_or(|floor| time_of(id).0.saturating_sub(SKEW_MS) > floor.0)
+    }
+
+    /// Adds the id of an accepted record; it must not be in the window.
+    pub fn insert(&mut self, hash: u64, key: &MessageKey, stored: &Stored, body_hash: BodyHash) {
+        let pointer = Pointer { tag: hash as u32, position: self.next as u32 };
+        let part = &mut self.index[part_of(hash, PARTS)];
+        if part.len() == part.capacity() {
+            make_room(part, self.first, self.next);
+        }
+        part.insert_unique(spread(pointer.tag), pointer, |p| spread(p.tag));
+        if self.chunks.back().is_none_or(|chunk| chunk.len() == CHUNK_LEN) {
+            self.chunks.push_back(Vec::with_capacity(CHUNK_LEN));
+        }
+        let chunk = self.chunks.back_mut().expect("one was pushed if there was none");
+        chunk.push(Accepted::new(key, stored, body_hash));
+        self.next += 1;
+    }
+
+    /// Ends the current generation at this log time.
+    pub fn seal(&mut self, now: TimeMs) {
+        self.window.push_back(Generation { ended: now, ..self.current });
+        self.current = Generation { number: self.current.number + 1, first: self.next, ended: TimeMs(0) };
+    }
+
+    /// After every entry: lets generations leave the window.
+    pub fn advance(&mut self, now: TimeMs) {
+        while let Some(oldest) = self.window.front().copied() {
+            if now.0 <= oldest.ended.0.saturating_add(WINDOW_MS) {
+                return;
+            }
+            self.window.pop_front();
+            self.left.push_back(oldest);
+            self.floor = Some(oldest.ended);
+        }
+    }
+
+    /// Lets go of generations that have left the window, up to this one: their segments are published here.
+    pub fn release(&mut self, upto: u64) {
+        while self.left.front().is_some_and(|oldest| oldest.number <= upto) {
+            self.left.pop_front();
+        }
+        let held = self.held_start();
+        while self.first + CHUNK_LEN as u64 <= held && self.chunks.pop_front().is_some() {
+            self.first += CHUNK_LEN as u64;
+        }
+    }
+
+    /// What defines the window, for digests.
+    pub fn bounds(&self) -> (u64, Option<TimeMs>) {
+        (self.window.front().unwrap_or(&self.current).number, self.floor)
+    }
+
+    fn window_start(&self) -> u64 {
+        self.window.front().unwrap_or(&self.current).first
+    }
+
+    fn held_start(&self) -> u64 {
+        self.left.front().map_or(self.window_start(), |oldest| oldest.first)
+    }
+
+    fn find_from(&self, start: u64, hash: u64, key: &MessageKey) -> Option<(Stored, BodyHash)> {
+        let tag = hash as u32;
+        let is_key =
+            |pointer: &Pointer| pointer.tag == tag && self.at(*pointer, start).is_some_and(|accepted| accepted.is(key));
+        let found = self.index[part_of(hash, PARTS)].find(spread(tag), is_key)?;
+        let accepted = self.at(*found, start)?;
+        Some((accepted.stored(), accepted.body_hash))
+    }
+
+    /// The id a pointer points at, unless that is before `start` or no longer held.
+    fn at(&self, pointer: Pointer, start: u64) -> Option<&Accepted> {
+        let position = position_of(pointer, self.first);
+        if position < start || position >= self.next {
+            return None;
+        }
+        let offset = (position - self.first) as usize;
+        self.chunks.get(offset / CHUNK_LEN)?.get(offset % CHUNK_LEN)
+    }
+}
+
+/// A pointer's full position, which is less than 2^32 above the first one held. What is no longer held comes out
+/// above every position there is.
+fn position_of(pointer: Pointer, first: u64) -> u64 {
+    first + u64::from(pointer.position.wrapping_sub(first as u32))
+}
+
+/// Makes room in a full table: pointers to what is no longer held go, and if that does not free half of it, it grows.
+fn make_room(part: &mut HashTable<Pointer>, first: u64, next: u64) {
+    if first > 0 {
+        part.retain(|pointer| position_of(*pointer, first) < next);
+    }
+    if part.len() > part.capacity() / 2 {
+        part.reserve(part.len() + 1, |pointer| spread(pointer.tag));
+    }
+}
+
+/// hashbrown takes slots from a hash's lowest bits and tags from its highest: both are to depend on the whole tag.
+fn spread(tag: u32) -> u64 {
+    u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Accepted {
+    fn new(key: &MessageKey, stored: &Stored, body_hash: BodyHash) -> Accepted {
+        Accepted {
+            conversation: words(key.conversation.0),
+            id: words(key.id.0),
+            sender: key.sender,
+            seq: stored.seq,
+            server_msg_id: stored.server_msg_id,
+            time: stored.time,
+            body_hash,
+        }
+    }
+
+    fn is(&self, key: &MessageKey) -> bool {
+        self.id == words(key.id.0) && self.conversation == words(key.conversation.0) && self.sender == key.sender
+    }
+
+    fn stored(&self) -> Stored {
+        Stored { seq: self.seq, server_msg_id: self.server_msg_id, time: self.time, duplicate: true }
+    }
+}
+
+fn words(value: u128) -> [u64; 2] {
+    [value as u64, (value >> 64) as u64]
+}

@@ -1,0 +1,123 @@
+//! Outbox and inbox: what shards ask of each other is done once, in order, also across a restart of either.
+//!
+//! Effects to one shard are numbered 1, 2, 3, ... within an incarnation of the sender. What always holds:
+//! - the inbox applies exactly the next number, ignores old ones, refuses gaps; a newer incarnation begins at 1 again,
+//!   an older one is dropped. (A sender that fell back to an older life numbers anew: its effects would be taken for old.)
+//! - the outbox loses an effect only to a replicated acknowledgement of its own incarnation;
+//! - effects are never refused for room: only client commands are, see [`ShardState::check_room`]. Otherwise two full
+//!   outboxes would wait for each other for ever.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use logstore::id::{ConversationId, ShardId};
+
+use super::ShardState;
+use crate::{Applied, Effect, Outcome, Refusal};
+
+/// Effects waiting for one shard.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OutboxRow {
+    /// The number of the first one waiting.
+    pub first: u64,
+    /// In order.
+    pub effects: VecDeque<Arc<Effect>>,
+}
+
+/// What was applied of one shard's outbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct InboxRow {
+    /// The life of the sender that `last` belongs to.
+    pub incarnation: u64,
+    /// Applied up to here.
+    pub last: u64,
+}
+
+impl Default for OutboxRow {
+    fn default() -> OutboxRow {
+        OutboxRow { first: 1, effects: VecDeque::new() }
+    }
+}
+
+impl OutboxRow {
+    /// At this many a shard that does not answer costs some 10 MB here, and its clients have long seen time-outs.
+    pub const EFFECTS_MAX: usize = 100_000;
+
+    fn next(&self) -> u64 {
+        self.first + self.effects.len() as u64
+    }
+}
+
+impl ShardState {
+    /// The shard that owns a conversation's bucket; a bucket that nobody owns refuses the command.
+    pub(super) fn target(&self, conversation: ConversationId) -> Result<ShardId, Refusal> {
+        self.own.shard_of(conversation.bucket()).ok_or(Refusal::WrongShard)
+    }
+
+    /// Whether a client's command may add effects for a shard.
+    pub(super) fn check_room(&self, to: ShardId) -> Result<(), Refusal> {
+        let full = self.outboxes.get(&to).is_some_and(|row| row.effects.len() >= OutboxRow::EFFECTS_MAX);
+        if full { Err(Refusal::LimitReached) } else { Ok(()) }
+    }
+
+    /// Puts an effect into the outbox of the shard that owns a conversation's bucket; this shard is a target like others.
+    /// A bucket that nobody owns has nobody to tell.
+    pub(super) fn emit(&mut self, to: ConversationId, effect: Effect, out: &mut Applied) {
+        let Ok(shard) = self.target(to) else { return };
+        if self.outboxes.get(&shard).is_none() {
+            self.outboxes.insert(shard, OutboxRow::default());
+        }
+        let row = self.outboxes.get_mut(&shard).expect("inserted if it was absent");
+        row.effects.push_back(Arc::new(effect));
+        out.outbox_changed = true;
+    }
+
+    pub(super) fn effects(
+        &mut self,
+        from: ShardId,
+        incarnation: u64,
+        first: u64,
+        effects: Vec<Effect>,
+        out: &mut Applied,
+    ) -> Result<Outcome, Refusal> {
+        let known = self.inboxes.get(&from).copied().unwrap_or_default();
+        if incarnation < known.incarnation {
+            return Ok(Outcome::Effects { last: 0 });
+        }
+        let mut last = if incarnation > known.incarnation { 0 } else { known.last };
+        if first == 0 || first > last + 1 {
+            return Err(Refusal::EffectGap);
+        }
+        let applied_before = last + 1 - first;
+        for effect in effects.into_iter().skip(usize::try_from(applied_before).unwrap_or(usize::MAX)) {
+            last += 1;
+            self.effect(effect, out);
+        }
+        self.inboxes.insert(from, InboxRow { incarnation, last });
+        Ok(Outcome::Effects { last })
+    }
+
+    pub(super) fn ack_effects(&mut self, to: ShardId, incarnation: u64, upto: u64, out: &mut Applied) -> Outcome {
+        let waiting = self.outboxes.get(&to).is_some_and(|row| row.first <= upto && !row.effects.is_empty());
+        if incarnation == self.own.incarnation && waiting {
+            let row = self.outboxes.get_mut(&to).expect("looked at just now");
+            let acknowledged = upto.min(row.next() - 1) - (row.first - 1);
+            row.effects.drain(..acknowledged as usize);
+            row.first += acknowledged;
+            out.outbox_changed = true;
+        }
+        Outcome::Done
+    }
+
+    fn effect(&mut self, effect: Effect, out: &mut Applied) {
+        match effect {
+            Effect::CreateAccount { user, name, seed } => self.create_account(user, name, seed, out),
+            Effect::ConfirmName { name, user } => self.confirm_name(&name, user),
+            Effect::OpenPeer { initiator, peer } => self.open_peer(initiator, peer, out),
+            Effect::GrantDirect { conversation, home_of, low_may_send, high_may_send, exists } => {
+                self.grant_direct(conversation, home_of, [low_may_send, high_may_send], exists, out);
+            }
+            Effect::PeerAnswered { initiator, peer, exists } => self.peer_answered(initiator, peer, exists),
+        }
+    }
+}

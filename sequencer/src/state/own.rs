@@ -1,0 +1,110 @@
+//! The shard's own row: which buckets are its, what time its log says it is, and the numbers it gives out.
+//!
+//! What always holds: the time never falls, and no `ServerMsgId` or `UserId` is given out twice.
+
+use logstore::id::{BodyHash, Bucket, HistoryId, SeqId, ServerMsgId, ShardId, TimeMs, UserId};
+
+/// What a shard knows of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OwnRow {
+    /// The shard.
+    pub shard: ShardId,
+    /// `None` until `Init`.
+    pub history: Option<HistoryId>,
+    /// The life of its outbox.
+    pub incarnation: u64,
+    /// The version of `table`.
+    pub table_epoch: u64,
+    /// The cluster's bucket table.
+    pub table: Vec<(Bucket, Bucket, ShardId)>,
+    /// The log's monotonic time.
+    pub time: TimeMs,
+    /// The last id given to a record: ms since the epoch, counter.
+    last_record: (u64, u16),
+    /// The last id given to an account: ms since the epoch, counter.
+    last_user: (u64, u16),
+    /// A chained digest of all records ever accepted, in order.
+    accepted: u64,
+    /// One bit a bucket.
+    owned: Vec<u64>,
+}
+
+/// The 41 bits of milliseconds in an id end here (2094): a time beyond it is taken for this one.
+const TIME_MAX: TimeMs = TimeMs(ServerMsgId::EPOCH_MS + (1 << 41) - 1);
+
+impl OwnRow {
+    /// The row before the first entry.
+    pub fn new(shard: ShardId) -> OwnRow {
+        OwnRow {
+            shard,
+            history: None,
+            incarnation: 0,
+            table_epoch: 0,
+            table: Vec::new(),
+            time: TimeMs(0),
+            last_record: (0, 0),
+            last_user: (0, 0),
+            accepted: 0,
+            owned: vec![0; 65536 / 64],
+        }
+    }
+
+    /// Takes over the bucket table.
+    pub fn set_table(&mut self, epoch: u64, table: Vec<(Bucket, Bucket, ShardId)>) {
+        self.table_epoch = epoch;
+        self.table = table;
+        for bucket in (0..=u16::MAX).map(Bucket) {
+            if self.shard_of(bucket) == Some(self.shard) {
+                self.owned[usize::from(bucket.0 / 64)] |= 1 << (bucket.0 % 64);
+            }
+        }
+    }
+
+    /// The shard that owns a bucket, as far as this one knows.
+    pub fn shard_of(&self, bucket: Bucket) -> Option<ShardId> {
+        let holds = |(from, to, _): &&(Bucket, Bucket, ShardId)| (*from..=*to).contains(&bucket);
+        self.table.iter().find(holds).map(|(_, _, shard)| *shard)
+    }
+
+    /// Whether this shard owns a bucket.
+    pub fn owns(&self, bucket: Bucket) -> bool {
+        self.owned[usize::from(bucket.0 / 64)] >> (bucket.0 % 64) & 1 == 1
+    }
+
+    /// How many buckets this shard owns.
+    pub fn buckets_owned(&self) -> u32 {
+        self.owned.iter().map(|bits| bits.count_ones()).sum()
+    }
+
+    /// Moves the log's time on to an entry's.
+    pub fn advance(&mut self, entry: TimeMs) {
+        self.time = self.time.max(entry.min(TIME_MAX));
+    }
+
+    /// The id of the next record: at the log's time, or just above the last one. A full counter borrows the next ms.
+    pub fn next_server_msg_id(&mut self) -> ServerMsgId {
+        let (ms, counter) = next(&mut self.last_record, self.time, 1 << 10);
+        ServerMsgId::pack(TimeMs(ServerMsgId::EPOCH_MS + ms), self.shard, counter)
+    }
+
+    /// The id of the next account: 41 bits of ms, 12 of shard, 9 of counter, 62 in all. Never 0: the first one follows (0, 0).
+    pub fn next_user_id(&mut self) -> UserId {
+        let (ms, counter) = next(&mut self.last_user, self.time, 1 << 9);
+        UserId((ms & ((1 << 41) - 1)) << 21 | u64::from(self.shard.0 & 0xfff) << 9 | u64::from(counter))
+    }
+
+    /// Chains an accepted record into the digest of all of them.
+    pub fn note_accepted(&mut self, seq: SeqId, id: ServerMsgId, body_hash: BodyHash) {
+        let mixed = u128::from(self.accepted ^ id.0) * u128::from(body_hash.0 ^ seq.0 ^ 0x9e37_79b9_7f4a_7c15);
+        self.accepted =
+            (mixed as u64 ^ (mixed >> 64) as u64).wrapping_add(self.accepted.rotate_left(23)).wrapping_add(id.0);
+    }
+}
+
+/// The number after `last`, at `time` if that is later.
+fn next(last: &mut (u64, u16), time: TimeMs, counter_limit: u16) -> (u64, u16) {
+    let now = (time.0.saturating_sub(ServerMsgId::EPOCH_MS), 0);
+    let following = if last.1 + 1 < counter_limit { (last.0, last.1 + 1) } else { (last.0 + 1, 0) };
+    *last = now.max(following);
+    *last
+}

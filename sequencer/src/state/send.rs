@@ -1,0 +1,84 @@
+//! Sending a message: the path that has to be short.
+//!
+//! What always holds: dedup comes before authorisation, so that a kicked sender's retry is still told where its
+//! message is; only a message that passes every check takes a seq_id.
+
+use logstore::id::{ConversationId, ConversationName, UserId};
+
+use super::apply::{Accept, append};
+use super::{ConversationRow, MemberRow, MessageKey, ShardState};
+use crate::codec::SendView;
+use crate::store::Table;
+use crate::{Applied, Outcome, Refusal};
+
+/// What an unsealed record costs beside its body.
+pub(super) const RECORD_HEAD_BYTES: u64 = 72;
+
+impl ShardState {
+    pub(super) fn send(&mut self, send: &SendView<'_>, offset: u32, out: &mut Applied) -> Outcome {
+        self.try_send(send, offset, out).unwrap_or_else(Outcome::Refused)
+    }
+
+    fn try_send(&mut self, send: &SendView<'_>, offset: u32, out: &mut Applied) -> Result<Outcome, Refusal> {
+        let conversation = send.conversation();
+        let sender = send.sender();
+        if !send.kind().is_countable() {
+            return Err(Refusal::Malformed);
+        }
+        self.check_owned(conversation)?;
+        let key = MessageKey { conversation, sender, id: send.client_msg_id() };
+        let hash = self.dedup.hash(&key);
+        if let Some((stored, body_hash)) = self.dedup.find(hash, &key) {
+            return if body_hash == send.body_hash() {
+                Ok(Outcome::Sent(stored))
+            } else {
+                Err(Refusal::IdempotencyConflict)
+            };
+        }
+        self.dedup.admit(key.id, self.own.time, send.checked_upto())?;
+        let row = self.conversations.get_mut(&conversation).ok_or(Refusal::NoSuchConversation)?;
+        authorise(conversation, sender, row, &self.members)?;
+        let accept = Accept {
+            conversation,
+            kind: send.kind(),
+            sender,
+            client_msg_id: key.id,
+            body_hash: send.body_hash(),
+            body: send.body(),
+            origin: send.origin(),
+            command_offset: offset,
+            made_body: None,
+        };
+        let stored = append(&mut self.own, row, accept, out);
+        self.dedup.insert(hash, &key, &stored, send.body_hash());
+        self.unsealed_bytes += RECORD_HEAD_BYTES + send.body_len() as u64;
+        Ok(Outcome::Sent(stored))
+    }
+}
+
+/// Whether the sender may append here. A 1:1 says so in its own row; a group in the member's.
+fn authorise(
+    conversation: ConversationId,
+    sender: UserId,
+    row: &ConversationRow,
+    members: &Table<(ConversationId, UserId), MemberRow>,
+) -> Result<(), Refusal> {
+    match (conversation.name(), &row.direct) {
+        (Some(ConversationName::Direct(low, high)), Some(direct)) => {
+            if !direct.is_open() {
+                return Err(Refusal::NoSuchConversation);
+            }
+            let bits = match sender {
+                _ if sender == low => direct.low,
+                _ if sender == high => direct.high,
+                _ => return Err(Refusal::NotMember),
+            };
+            if bits == 3 { Ok(()) } else { Err(Refusal::NotAllowed) }
+        }
+        (Some(ConversationName::Group(_)), _) => {
+            let active = members.get(&(conversation, sender)).is_some_and(MemberRow::is_active);
+            if active { Ok(()) } else { Err(Refusal::NotMember) }
+        }
+        _ => Err(Refusal::NotAllowed),
+    }
+}

@@ -1,0 +1,176 @@
+//! A typed table of state rows, in overlay generations.
+//!
+//! ```text
+//!   current   rows written since the last Seal               <- every write goes here
+//!   frozen    one layer per Seal, newest on top              <- each becomes the delta of its sealed segment
+//!   base      rows of generations that were folded down
+//!   loaded    what prefetch brought from below memory, absences included, while it is pinned
+//! ```
+//!
+//! A look goes from top to bottom and takes the first row it finds. What always holds: a layer below `current`
+//! never changes what a look finds, so freezing and folding are invisible to apply; a row of a frozen layer is
+//! never written again.
+
+use std::borrow::Borrow;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::DefaultHashBuilder;
+use hashbrown::hash_table::Entry;
+
+use super::Sharded;
+
+/// Rows of one kind by key.
+#[derive(Debug)]
+pub struct Table<K, V> {
+    hasher: DefaultHashBuilder,
+    current: Sharded<K, V>,
+    /// Oldest first.
+    frozen: VecDeque<Sharded<K, V>>,
+    /// The part of the oldest frozen layer that is folded next.
+    fold_next: usize,
+    base: Sharded<K, V>,
+    loaded: Sharded<K, Option<V>>,
+    len: u64,
+}
+
+/// Frozen layers that are kept whole. Sealed files need the newest; older ones are folded down.
+const FROZEN_KEPT: usize = 1;
+
+impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
+    /// An empty table whose layers have `parts` parts each, a power of two: about one for a thousand rows expected.
+    pub fn new(parts: usize) -> Table<K, V> {
+        Table {
+            hasher: DefaultHashBuilder::default(),
+            current: Sharded::new(parts),
+            frozen: VecDeque::new(),
+            fold_next: 0,
+            base: Sharded::new(parts),
+            loaded: Sharded::new(parts),
+            len: 0,
+        }
+    }
+
+    /// How many keys have a row in memory, not counting what is only loaded.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether no key has a row in memory.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The row of a key.
+    pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
+    where
+        K: Borrow<Q>,
+    {
+        let hash = self.hasher.hash_one(key);
+        let is_key = |k: &K| k.borrow() == key;
+        match self.current.get(hash, is_key) {
+            Some(row) => Some(row),
+            None => below(&self.frozen, &self.base, &self.loaded, hash, is_key),
+        }
+    }
+
+    /// The row of a key, for writing; copied up into the current generation if that has not written it yet.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let hash = self.hasher.hash_one(key);
+        match self.current.entry(hash, key, |k| self.hasher.hash_one(k)) {
+            Entry::Occupied(taken) => Some(&mut taken.into_mut().1),
+            Entry::Vacant(free) => {
+                let row = below(&self.frozen, &self.base, &self.loaded, hash, |k| k == key)?;
+                let row = row.clone();
+                // A row that was only loaded is in memory for its own sake from now on.
+                let was_loaded = self.loaded.get(hash, |k| k == key).is_some();
+                self.len += u64::from(was_loaded && is_new(&self.frozen, &self.base, hash, key));
+                Some(&mut free.insert((key.clone(), row)).into_mut().1)
+            }
+        }
+    }
+
+    /// Sets the row of a key.
+    pub fn insert(&mut self, key: K, row: V) {
+        let hash = self.hasher.hash_one(&key);
+        let is_new = self.current.get(hash, |k| *k == key).is_none() && is_new(&self.frozen, &self.base, hash, &key);
+        self.len += u64::from(is_new);
+        self.current.insert(hash, key, row, |k| self.hasher.hash_one(k));
+    }
+
+    /// Every key with its newest row, in no order; not those that are only loaded.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        let layers = || std::iter::once(&self.current).chain(self.frozen.iter().rev()).chain([&self.base]);
+        let newest = move |depth: usize, key: &K| {
+            let hash = if depth == 0 { 0 } else { self.hasher.hash_one(key) };
+            layers().take(depth).all(|above| above.get(hash, |k| k == key).is_none())
+        };
+        let rows = layers().enumerate().flat_map(|(depth, layer)| layer.iter().map(move |row| (depth, row)));
+        rows.filter(move |(depth, (key, _))| newest(*depth, key)).map(|(_, (key, row))| (key, row))
+    }
+
+    /// Ends the current generation: it is frozen, and the next one begins empty.
+    pub fn freeze(&mut self) {
+        let next = Sharded::new(self.current.parts());
+        self.frozen.push_back(std::mem::replace(&mut self.current, next));
+    }
+
+    /// Folds one part of the oldest frozen generation down, once there is more than one: its values are written over
+    /// those below. Called after every entry, so that no entry pays for a whole generation.
+    pub fn fold_step(&mut self) {
+        if self.frozen.len() <= FROZEN_KEPT {
+            return;
+        }
+        let Some(oldest) = self.frozen.front_mut() else { return };
+        let part = oldest.take_part(self.fold_next);
+        self.base.lay_part(self.fold_next, part, |k| self.hasher.hash_one(k));
+        self.fold_next += 1;
+        if self.fold_next == self.base.parts() {
+            self.frozen.pop_front();
+            self.fold_next = 0;
+        }
+    }
+
+    /// Folds everything down that [`Table::fold_step`] would in many steps.
+    pub fn fold_oldest(&mut self) {
+        let goal = self.frozen.len().saturating_sub(1).max(FROZEN_KEPT);
+        while self.frozen.len() > goal {
+            self.fold_step();
+        }
+    }
+
+    /// Whether a look at this key is answered from memory, be it that there is no row.
+    pub fn holds(&self, key: &K) -> bool {
+        let hash = self.hasher.hash_one(key);
+        self.get(key).is_some() || self.loaded.get(hash, |k| k == key).is_some()
+    }
+
+    /// Takes in what is below memory for a key (`None`: nothing is). Rows above hide it.
+    pub fn load(&mut self, key: K, row: Option<V>) {
+        let hash = self.hasher.hash_one(&key);
+        self.loaded.insert(hash, key, row, |k| self.hasher.hash_one(k));
+    }
+
+    /// Forgets what was loaded for a key; what was written since stays.
+    pub fn unload(&mut self, key: &K) {
+        let hash = self.hasher.hash_one(key);
+        self.loaded.remove(hash, key);
+    }
+}
+
+/// A look below the current generation.
+fn below<'a, K: Eq, V>(
+    frozen: &'a VecDeque<Sharded<K, V>>,
+    base: &'a Sharded<K, V>,
+    loaded: &'a Sharded<K, Option<V>>,
+    hash: u64,
+    is_key: impl Fn(&K) -> bool + Copy,
+) -> Option<&'a V> {
+    let in_frozen = frozen.iter().rev().find_map(|layer| layer.get(hash, is_key));
+    in_frozen.or_else(|| base.get(hash, is_key)).or_else(|| loaded.get(hash, is_key)?.as_ref())
+}
+
+/// Whether no layer below the current one has a row of the key for its own sake.
+fn is_new<K: Eq, V>(frozen: &VecDeque<Sharded<K, V>>, base: &Sharded<K, V>, hash: u64, key: &K) -> bool {
+    base.get(hash, |k| k == key).is_none() && frozen.iter().all(|layer| layer.get(hash, |k| k == key).is_none())
+}
