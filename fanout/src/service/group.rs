@@ -1,9 +1,14 @@
 //! Groups and their members.
 
-use logstore::id::{ClientMsgId, ConversationId, SeqId, UserId};
-use sequencer::state::Role;
+use std::sync::Arc;
 
-use crate::Fault;
+use logstore::id::{ClientMsgId, ConversationId, ConversationName, SeqId, UserId};
+use sequencer::state::{MemberRow, Role, ShardState};
+use sequencer::{Command, GroupChange, Outcome};
+
+use super::account::unexpected;
+use super::{Core, is_uuid_v7, name, no_such_conversation, not_member};
+use crate::{Code, Fault};
 
 /// Members of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +22,19 @@ pub struct MembersPage {
 }
 
 /// The rules of groups.
-pub struct Groups {}
+pub struct Groups {
+    core: Arc<Core>,
+}
+
+/// Members of a page whose reader does not say how many, and the most there are in one: 26 KiB of answer.
+const PAGE_MEMBERS_DEFAULT: usize = 200;
+const PAGE_MEMBERS_MAX: usize = 1000;
 
 impl Groups {
+    pub(super) fn new(core: Arc<Core>) -> Groups {
+        Groups { core }
+    }
+
     /// Creates a group; a retry under the same request is the same group. Returns (group, seq of its first record, members).
     pub async fn create(
         &self,
@@ -28,8 +43,16 @@ impl Groups {
         members: Vec<UserId>,
         request: ClientMsgId,
     ) -> Result<(ConversationId, SeqId, Vec<UserId>), Fault> {
-        let _ = (creator, name, members, request);
-        unimplemented!()
+        check_request(request)?;
+        name::check_title(name, &self.core.limits)?;
+        self.check_users(&members)?;
+        self.check_room(0, members.len() + 1)?;
+        let group = group_of(creator, request);
+        let create = Command::GroupCreate { group, creator, request, name: name.to_owned(), members };
+        match self.core.execute(self.core.shard_of(group), create).await? {
+            Outcome::Group { seq, added, .. } => Ok((group, seq, added)),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Adds members; returns the record's seq and who was added (0 and nobody if all were members already).
@@ -40,8 +63,11 @@ impl Groups {
         users: Vec<UserId>,
         request: ClientMsgId,
     ) -> Result<(SeqId, Vec<UserId>), Fault> {
-        let _ = (actor, group, users, request);
-        unimplemented!()
+        self.check_users(&users)?;
+        check_group(group)?;
+        self.check_room(self.member_count(group), users.len())?;
+        let change = GroupChange { group, actor, request, add: users, remove: Vec::new() };
+        self.change(change).await.map(|(seq, added, _)| (seq, added))
     }
 
     /// Removes members.
@@ -52,14 +78,17 @@ impl Groups {
         users: Vec<UserId>,
         request: ClientMsgId,
     ) -> Result<(SeqId, Vec<UserId>), Fault> {
-        let _ = (actor, group, users, request);
-        unimplemented!()
+        self.check_count(users.len())?;
+        check_group(group)?;
+        let change = GroupChange { group, actor, request, add: Vec::new(), remove: users };
+        self.change(change).await.map(|(seq, _, removed)| (seq, removed))
     }
 
     /// Leaves.
     pub async fn leave(&self, user: UserId, group: ConversationId, request: ClientMsgId) -> Result<SeqId, Fault> {
-        let _ = (user, group, request);
-        unimplemented!()
+        check_group(group)?;
+        let change = GroupChange { group, actor: user, request, add: Vec::new(), remove: vec![user] };
+        self.change(change).await.map(|(seq, ..)| seq)
     }
 
     /// Members now, paged. Only for members.
@@ -70,7 +99,101 @@ impl Groups {
         after: Option<UserId>,
         limit: usize,
     ) -> Result<MembersPage, Fault> {
-        let _ = (reader, group, after, limit);
-        unimplemented!()
+        check_group(group)?;
+        let limit = if limit == 0 { PAGE_MEMBERS_DEFAULT } else { limit.min(PAGE_MEMBERS_MAX) };
+        self.core.shard_of(group).read(|state, _| page(state, reader, group, after, limit))
+    }
+
+    async fn change(&self, change: GroupChange) -> Result<(SeqId, Vec<UserId>, Vec<UserId>), Fault> {
+        check_request(change.request)?;
+        let shard = self.core.shard_of(change.group);
+        match self.core.execute(shard, Command::GroupChange(change)).await? {
+            Outcome::Group { seq, added, removed } => Ok((seq, added, removed)),
+            Outcome::Done => Ok((SeqId(0), Vec::new(), Vec::new())),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn check_users(&self, users: &[UserId]) -> Result<(), Fault> {
+        self.check_count(users.len())?;
+        match self.core.missing(users).first() {
+            None => Ok(()),
+            Some(user) => Err(Fault::new(Code::NoSuchUser, format!("no such user: {user}"))),
+        }
+    }
+
+    fn check_count(&self, users: usize) -> Result<(), Fault> {
+        let most = self.core.limits.change_users;
+        let fits = users as u64 <= most;
+        fits.then_some(()).ok_or_else(|| Fault::new(Code::TooMany, format!("at most {most} users a change")))
+    }
+
+    fn check_room(&self, members: usize, more: usize) -> Result<(), Fault> {
+        let most = self.core.limits.group_members;
+        let fits = (members + more) as u64 <= most;
+        fits.then_some(()).ok_or_else(|| Fault::new(Code::LimitReached, format!("a group has at most {most} members")))
+    }
+
+    fn member_count(&self, group: ConversationId) -> usize {
+        self.core.shard_of(group).read(|state, _| count(state, group) as usize)
+    }
+}
+
+/// The group a request creates: 62 bits of a hash, so that a retry names the same one and nobody guesses another's.
+fn group_of(creator: UserId, request: ClientMsgId) -> ConversationId {
+    let mut hasher = blake3::Hasher::new_derive_key("skein group 1");
+    hasher.update(&creator.0.to_le_bytes()).update(&request.0.to_le_bytes());
+    let mut number = [0; 8];
+    hasher.finalize_xof().fill(&mut number);
+    ConversationId::group(u64::from_le_bytes(number) & (ConversationId::ID_LIMIT - 1))
+}
+
+/// A change is told from its repetition as a message is: its id has to carry a time.
+fn check_request(request: ClientMsgId) -> Result<(), Fault> {
+    is_uuid_v7(request).then_some(()).ok_or_else(|| Fault::new(Code::BadField, "request_id: not a UUIDv7"))
+}
+
+fn check_group(id: ConversationId) -> Result<(), Fault> {
+    match id.name() {
+        Some(ConversationName::Group(_)) => Ok(()),
+        _ => Err(Fault::new(Code::NoSuchConversation, "no such group")),
+    }
+}
+
+fn page(
+    state: &ShardState,
+    reader: UserId,
+    group: ConversationId,
+    after: Option<UserId>,
+    limit: usize,
+) -> Result<MembersPage, Fault> {
+    let row = state.member(group, reader).ok_or_else(no_such_conversation)?;
+    if !row.is_active() {
+        return Err(not_member());
+    }
+    let active = state.members(group).filter(|(user, row)| row.is_active() && after.is_none_or(|after| *user > after));
+    let joined = |row: &MemberRow| row.intervals.last().map_or(SeqId(0), |i| i.join);
+    let mut members: Vec<_> = active.take(limit + 1).map(|(user, row)| (user, row.role, joined(row))).collect();
+    let more = members.len() > limit;
+    members.truncate(limit);
+    let next_after = members.last().filter(|_| more).map(|(user, ..)| *user);
+    Ok(MembersPage { members, next_after, member_count: count(state, group) })
+}
+
+fn count(state: &ShardState, group: ConversationId) -> u32 {
+    state.conversation(group).and_then(|row| row.group.as_ref()).map_or(0, |g| g.member_count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_names_one_group_and_another_creator_another() {
+        let request = ClientMsgId(7);
+        assert_eq!(group_of(UserId(1), request), group_of(UserId(1), request));
+        assert_ne!(group_of(UserId(1), request), group_of(UserId(2), request));
+        assert_ne!(group_of(UserId(1), request), group_of(UserId(1), ClientMsgId(8)));
+        assert_eq!(check_group(group_of(UserId(1), request)), Ok(()));
     }
 }

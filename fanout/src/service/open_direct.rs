@@ -1,0 +1,97 @@
+//! Opening 1:1s, and remembering which are open.
+//!
+//! A 1:1 is opened at its initiator's home; the peer's home and the conversation's own shard follow through the outbox.
+//! What always holds: a 1:1 that is remembered as open is open for ever, so forgetting one costs a look-up and nothing
+//! else.
+
+use logstore::id::{ConversationId, UserId};
+use parking_lot::RwLock;
+use sequencer::Command;
+use sequencer::state::{DirectRow, ShardState};
+
+use super::{Core, EFFECTS_WAIT, no_such_user, timeout};
+use crate::Fault;
+
+/// Open 1:1s remembered: 1 M of 16 bytes each, touched only as they fill. More than one node has active at once.
+const REMEMBERED: usize = 1 << 20;
+
+/// Which 1:1s are known to be open: a table of fixed size, two places for each.
+pub(super) struct OpenDirects {
+    places: RwLock<Vec<u128>>,
+}
+
+impl OpenDirects {
+    pub fn new() -> OpenDirects {
+        OpenDirects { places: RwLock::new(vec![0; REMEMBERED]) }
+    }
+
+    /// Whether all of these are open.
+    pub fn all_open(&self, core: &Core, directs: impl Iterator<Item = ConversationId>) -> bool {
+        self.not_open(core, directs).is_empty()
+    }
+
+    /// Those of `directs` that are not open.
+    pub fn not_open(&self, core: &Core, directs: impl Iterator<Item = ConversationId>) -> Vec<ConversationId> {
+        let unknown = self.unknown(directs);
+        if unknown.is_empty() {
+            return unknown;
+        }
+        let (open, closed): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|&id| {
+            let row = core.shard_of(id).read(|state, _| direct_row(state, id));
+            row.is_some_and(|row| row.is_open())
+        });
+        self.remember(&open);
+        closed
+    }
+
+    /// Opens a 1:1, or finds it open.
+    pub async fn open(&self, core: &Core, user: UserId, peer: UserId) -> Result<(), Fault> {
+        if !core.exists(peer) {
+            return Err(no_such_user());
+        }
+        let id = ConversationId::direct(user, peer);
+        if self.not_open(core, std::iter::once(id)).is_empty() {
+            return Ok(());
+        }
+        core.execute(core.home_of(user), Command::OpenDirect { initiator: user, peer }).await?;
+        // Both users exist, so it will open; that a home once said otherwise of a peer who came later means nothing.
+        let open = |state: &ShardState| direct_row(state, id).filter(DirectRow::is_open).map(|_| ());
+        core.shard_of(id).wait_for(EFFECTS_WAIT, open).await.ok_or_else(|| timeout("opening the conversation"))?;
+        self.remember(&[id]);
+        Ok(())
+    }
+
+    fn unknown(&self, directs: impl Iterator<Item = ConversationId>) -> Vec<ConversationId> {
+        let mut directs = directs.peekable();
+        if directs.peek().is_none() {
+            return Vec::new();
+        }
+        let places = self.places.read();
+        directs.filter(|id| !places_of(*id).iter().any(|&at| places[at] == id.0)).collect()
+    }
+
+    fn remember(&self, open: &[ConversationId]) {
+        if open.is_empty() {
+            return;
+        }
+        let mut places = self.places.write();
+        for id in open {
+            let [first, second] = places_of(*id);
+            // The newer one takes the first place; what was there moves over.
+            places[second] = std::mem::replace(&mut places[first], id.0);
+        }
+    }
+}
+
+/// The two neighbouring places of a conversation: one cache line.
+fn places_of(id: ConversationId) -> [usize; 2] {
+    let mixed = (id.0 as u64 ^ (id.0 >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let first = (mixed >> 44) as usize;
+    [first, first ^ 1]
+}
+
+const _: () = assert!(REMEMBERED == 1 << (64 - 44), "a place is the top 20 bits of the mix");
+
+fn direct_row(state: &ShardState, id: ConversationId) -> Option<DirectRow> {
+    state.conversation(id).and_then(|row| row.direct)
+}

@@ -1,0 +1,112 @@
+//! The answer to an announcement: a fence at one applied index, and what changed below it.
+//!
+//! What always holds: the rows, the audience and `as_of` are taken at one point of applied state, under the shard's read
+//! lock; everything that is read afterwards lies below that point and never changes.
+
+use logstore::Unsealed;
+use logstore::id::{ConversationId, ConversationName, LogIndex, SeqId, ShardId};
+use sequencer::Record;
+use sequencer::state::ShardState;
+
+use super::hub::{Generation, Hub};
+use super::{Announcement, Attachment, Listener};
+use crate::Fault;
+use crate::pages::{Budget, RecordSource, newest_first};
+use crate::row::{self, Row};
+use crate::visible::Visible;
+
+/// Missed bodies sent with one answer: four full frames of a client. Beyond it rows come without records, and the client
+/// reads what it wants to show.
+const BACKLOG_BYTES_MAX: usize = 4 << 20;
+
+/// What was true when the announcement took effect.
+pub(super) struct Fence {
+    announcement: Announcement,
+    shard: ShardId,
+    as_of: LogIndex,
+    /// Newest first, each with the records to send.
+    rows: Vec<(Row, Visible)>,
+    /// What ends this announcement.
+    pub generation: Generation,
+}
+
+impl Fence {
+    /// Puts the connection into the audience and notes what changed after its cursor.
+    pub fn set(
+        shard: ShardId,
+        state: &ShardState,
+        unsealed: &Unsealed,
+        hub: &mut Hub,
+        announcement: Announcement,
+        backlog_records: u64,
+    ) -> Fence {
+        let Announcement { user, cursor, .. } = announcement;
+        let listener = Listener { gateway: announcement.gateway, connection: announcement.connection };
+        let generation = hub.announce(listener, user, groups_of(state, announcement));
+        let mut rows: Vec<(Row, Visible)> = state
+            .conversations_of(user)
+            .filter(|(id, member)| state.conversation(*id).is_some_and(|c| row::changed_after(c, member, cursor)))
+            .filter_map(|(id, member)| row::look(shard, state, unsealed, id, user, member))
+            .map(|row| {
+                let backlog = if announcement.bodies {
+                    backlog(&row, unsealed, cursor, backlog_records)
+                } else {
+                    Visible::default()
+                };
+                (row, backlog)
+            })
+            .collect();
+        rows.sort_by_key(|(row, _)| std::cmp::Reverse((row.summary.last_time, row.summary.conversation)));
+        Fence { announcement, shard, as_of: state.applied(), rows, generation }
+    }
+
+    /// Reads the missed records and makes the unread counts.
+    pub async fn read(self, source: &impl RecordSource) -> Result<Attachment, Fault> {
+        let mut attachment = Attachment {
+            shard: self.shard,
+            as_of: self.as_of,
+            rows: Vec::with_capacity(self.rows.len()),
+            records: Vec::new(),
+        };
+        let user = self.announcement.user;
+        let mut budget = Budget { records: usize::MAX, bytes: BACKLOG_BYTES_MAX };
+        for (Row { mut summary, unread, .. }, backlog) in self.rows {
+            let id = summary.conversation;
+            let records = newest_ascending(source, id, &backlog, &mut budget).await?;
+            summary.unread = match unread.count_in(user, &records) {
+                Some(unread) => unread,
+                None => unread.count(user, id, source).await,
+            };
+            attachment.records.extend(records);
+            attachment.rows.push(summary);
+        }
+        Ok(attachment)
+    }
+}
+
+/// The groups in which the announced user is a member now, and since which record.
+fn groups_of(state: &ShardState, announcement: Announcement) -> impl Iterator<Item = (ConversationId, SeqId)> {
+    let rows = state.conversations_of(announcement.user);
+    let groups = rows.filter(|(id, _)| matches!(id.name(), Some(ConversationName::Group(_))));
+    groups.filter_map(|(id, member)| {
+        let current = member.intervals.last().filter(|i| i.end.is_none())?;
+        Some((id, current.join.max(member.visible_from)))
+    })
+}
+
+fn backlog(row: &Row, unsealed: &Unsealed, cursor: LogIndex, records_max: u64) -> Visible {
+    let first = unsealed.first_above(row.summary.conversation, cursor);
+    let above = first.map_or_else(Visible::default, |first| row.visible.within(first, SeqId(u64::MAX)));
+    above.newest(records_max)
+}
+
+async fn newest_ascending(
+    source: &impl RecordSource,
+    conversation: ConversationId,
+    backlog: &Visible,
+    budget: &mut Budget,
+) -> Result<Vec<Record>, Fault> {
+    let mut records = newest_first(source, conversation, backlog, budget).await?;
+    records.reverse();
+    Ok(records)
+}

@@ -1,0 +1,78 @@
+//! The task that follows one shard's tail and hands out what it finds.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use sequencer::state::ShardState;
+use sequencer::{TailBatch, TailReader, TailStep};
+use smallvec::SmallVec;
+use tokio::sync::watch;
+
+use super::{GatewayId, ShardTail, TailSink};
+use crate::service::is_small;
+
+/// The gateways that follow this node. Few: one on a single node.
+#[derive(Default)]
+pub(super) struct Sinks(RwLock<SmallVec<[(GatewayId, Arc<dyn TailSink>); 1]>>);
+
+impl Sinks {
+    /// Adds a gateway, in place of one of the same id.
+    pub fn add(&self, gateway: GatewayId, sink: Arc<dyn TailSink>) {
+        let mut sinks = self.0.write();
+        sinks.retain(|(id, _)| *id != gateway);
+        sinks.push((gateway, sink));
+    }
+
+    /// Calls `use_it` with a gateway's sink, if it is registered; no lock is held meanwhile.
+    pub fn with(&self, gateway: GatewayId, use_it: impl FnOnce(&dyn TailSink)) {
+        let sink = self.0.read().iter().find(|(id, _)| *id == gateway).map(|(_, sink)| Arc::clone(sink));
+        if let Some(sink) = sink {
+            use_it(&*sink);
+        }
+    }
+
+    fn each(&self, mut use_it: impl FnMut(&dyn TailSink)) {
+        let sinks = self.0.read().clone();
+        sinks.iter().for_each(|(_, sink)| use_it(&**sink));
+    }
+}
+
+/// Follows the tail until it ends or `stop` is set.
+pub(super) async fn run(
+    tail: Arc<ShardTail>,
+    mut reader: TailReader,
+    sinks: Arc<Sinks>,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let step = tokio::select! {
+            step = reader.next() => step,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match step {
+            Some(TailStep::Batches(batches)) => batches.iter().for_each(|batch| dispatch(&tail, batch, &sinks)),
+            Some(TailStep::Reset { floor }) => {
+                tracing::warn!(shard = %tail.shard.id(), %floor, "the tail was lost: connections announce anew");
+                tail.hub.lock().reset();
+                sinks.each(|sink| sink.reset(tail.shard.id(), floor));
+            }
+            None => return,
+        }
+        // A tail that always has more must not keep its worker from the connections it feeds.
+        tokio::task::yield_now().await;
+    }
+}
+
+fn dispatch(tail: &ShardTail, batch: &Arc<TailBatch>, sinks: &Sinks) {
+    let cursors = &batch.applied.cursors;
+    let told_to_all: SmallVec<[bool; 16]> = if cursors.is_empty() {
+        SmallVec::new()
+    } else {
+        let small = |state: &ShardState| cursors.iter().map(|c| is_small(state, c.conversation)).collect();
+        tail.shard.read(|state, _| small(state))
+    };
+    let deliveries = tail.hub.lock().dispatch(batch, &told_to_all);
+    for (gateway, delivery) in deliveries {
+        sinks.with(gateway, |sink| sink.deliver(delivery));
+    }
+}
