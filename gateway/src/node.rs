@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use fanout::service::Services;
 use fanout::tail::Tails;
-use logstore::Journal;
+use logstore::{Executor, Journal, JournalOptions};
 use sequencer::{Clock, Sequencer, SequencerOptions, SystemClock};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Registration};
 use crate::data_dir::{DataDir, Identity, owner_of_this_process};
 use crate::http::{self, Pages, Readiness, Status};
 use crate::session::Gateway;
@@ -98,6 +98,9 @@ impl Node {
         let services = Arc::new(Services::new(sequencer.clone(), limits.clone()));
         let tails = Tails::start(sequencer.clone(), limits.clone());
         let gateway = Gateway::new(services.clone(), tails.clone(), sequencer.clone(), tokens, limits, clock);
+        if config.auth.registration == Registration::Closed {
+            gateway.close_registration();
+        }
         let parts = Arc::new(Parts { journal, sequencer, services, tails, gateway });
         status.running(&parts);
         if config.dev {
@@ -252,9 +255,19 @@ fn sequencer_options(config: &Config, identity: &Identity) -> SequencerOptions {
     }
 }
 
+/// The configuration's part, and what only a running process has: chance, and threads for files to be prepared on.
+fn journal_options(config: &Config) -> JournalOptions {
+    let runtime = tokio::runtime::Handle::current();
+    JournalOptions {
+        salt_seed: rand::random(),
+        executor: Executor::new(move |job| drop(runtime.spawn_blocking(job))),
+        ..config.journal_options()
+    }
+}
+
 /// Recovers the journal, off the async workers: it reads everything that is not sealed.
 async fn open_journal(config: &Config) -> Result<Journal, StartError> {
-    let (root, options) = (config.data_dir.clone(), config.journal_options());
+    let (root, options) = (config.data_dir.clone(), journal_options(config));
     let opening =
         tokio::task::spawn_blocking(move || Journal::open(logstore::io::real(&root), options, Box::new(stop_process)));
     let opened = opening

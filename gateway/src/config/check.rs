@@ -52,7 +52,9 @@ impl Config {
 
     fn check_sizes(&self) -> Result<(), Fault> {
         let (journal, sequencer) = (&self.journal, &self.sequencer);
-        require(journal.file_bytes.0 >= 1 << 20, "journal.file_bytes", || "must be at least 1MiB".into())?;
+        let file_bytes = journal.file_bytes.0;
+        let possible = (1 << 20..1 << 32).contains(&file_bytes) && file_bytes.is_multiple_of(4096);
+        require(possible, "journal.file_bytes", || "must be a multiple of 4KiB from 1MiB to below 4GiB".into())?;
         require(journal.block_bytes_max.0 >= 128 << 10, "journal.block_bytes_max", || {
             "must be at least 128KiB".into()
         })?;

@@ -8,6 +8,9 @@ use crate::session::Gateway;
 use crate::wire::{convert, proto};
 
 pub(super) async fn register(gateway: &Gateway, body: Bytes) -> Answer {
+    if gateway.registration_closed() {
+        return Err(Fault::new(Code::Forbidden, "registration is closed here: an administrator makes accounts"));
+    }
     let request: proto::Register = parse(body)?;
     let request_id = convert::request_id(&request.request_id)?;
     let grant = gateway.services().accounts.register(&request.name, &request.password, request_id).await?;

@@ -1,6 +1,7 @@
 //! The access layer of a node: every client connection, and what serves them.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ pub struct Gateway {
     scratch: Box<[Mutex<Scratch>]>,
     pub(super) registry: Registry,
     pub(super) figures: Figures,
+    registration_closed: AtomicBool,
     stopping: CancellationToken,
     runtime: Handle,
     me: Weak<Gateway>,
@@ -65,6 +67,7 @@ impl Gateway {
             scratch: shards.iter().map(|_| Mutex::default()).collect(),
             registry: Registry::new(limits.connections, rand::random()),
             figures: Figures::new(),
+            registration_closed: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             runtime: Handle::current(),
             me: me.clone(),
@@ -78,6 +81,11 @@ impl Gateway {
         });
         gateway.tails.register(gateway.id, gateway.clone());
         gateway
+    }
+
+    /// From now on only administrators make accounts.
+    pub fn close_registration(&self) {
+        self.registration_closed.store(true, Ordering::Relaxed);
     }
 
     /// Accepts connections until [`Gateway::drain`].
@@ -135,6 +143,10 @@ impl Gateway {
 
     pub(crate) fn tokens(&self) -> &dyn Tokens {
         &*self.tokens
+    }
+
+    pub(crate) fn registration_closed(&self) -> bool {
+        self.registration_closed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn limits(&self) -> &Limits {
