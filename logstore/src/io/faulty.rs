@@ -1,1 +1,564 @@
-//! A disk in memory that fails as tests want it to.
+//! A disk in memory that fails as tests want it to: lost, torn, flipped, failed, full, short, delayed.
+//!
+//! What always holds: the same calls with the same faults give the same bytes; there is no global state, no
+//! clock and no chance but the seeds given. A crash leaves exactly what was synced, and of what was not the part that
+//! [`Survives`] names.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::{DataFile, Disk};
+
+/// What fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Opening a file.
+    Open,
+    /// Creating a file.
+    Create,
+    /// Listing a directory.
+    List,
+    /// Renaming a file.
+    Rename,
+    /// Removing a file.
+    Remove,
+    /// Syncing a directory.
+    SyncDir,
+    /// Reading.
+    Read,
+    /// Writing.
+    Write,
+    /// Syncing a file.
+    Sync,
+    /// Taking space.
+    Allocate,
+}
+
+/// What of the unsynced bytes is on the disk after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survives {
+    /// None; names as of the last directory sync.
+    Nothing,
+    /// All, as after the death of the process alone.
+    Everything,
+    /// The first so many of each file, in the order they were written: a write torn at a byte. All names.
+    Prefix(usize),
+    /// Some sectors of 512 bytes and the first few changes of names, chosen by this seed.
+    Sectors(u64),
+}
+
+/// The disk; a cheap handle, clone it freely.
+#[derive(Clone, Default)]
+pub struct FaultyDisk {
+    world: Arc<World>,
+}
+
+#[derive(Default)]
+struct World {
+    state: Mutex<State>,
+    /// Something about held syncs has changed.
+    turn: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    files: Vec<File>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    name_changes: Vec<NameChange>,
+    failures: Vec<Failure>,
+    capacity: Option<u64>,
+    read_bytes_max: Option<usize>,
+    power_steps: Option<u64>,
+    steps: u64,
+    syncs: u64,
+    holds_syncs: bool,
+    held_syncs: usize,
+}
+
+#[derive(Clone, Default)]
+struct File {
+    now: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Bytes(usize, Vec<u8>),
+    Len(usize),
+}
+
+#[derive(Clone)]
+enum NameChange {
+    New(String, usize),
+    Moved(String, String, usize),
+    Gone(String),
+}
+
+struct Failure {
+    operation: Operation,
+    /// Fails when this many more have been tried; stays at 1 if `always`.
+    countdown: u64,
+    always: bool,
+    kind: io::ErrorKind,
+}
+
+const SECTOR_BYTES: usize = 512;
+
+impl FaultyDisk {
+    /// An empty disk without faults.
+    pub fn new() -> FaultyDisk {
+        FaultyDisk::default()
+    }
+
+    /// The disk as journal and others take it.
+    pub fn handle(&self) -> Arc<dyn Disk> {
+        Arc::new(self.clone())
+    }
+
+    /// Fails the `nth` operation of this kind from now on (1: the next).
+    pub fn fail(&self, operation: Operation, nth: u64, kind: io::ErrorKind) {
+        self.state().failures.push(Failure { operation, countdown: nth, always: false, kind });
+    }
+
+    /// Fails all operations of this kind until [`FaultyDisk::heal`].
+    pub fn fail_always(&self, operation: Operation, kind: io::ErrorKind) {
+        self.state().failures.push(Failure { operation, countdown: 1, always: true, kind });
+    }
+
+    /// Takes back all planned failures, the limit on space and the shortness of reads.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.failures.clear();
+        (state.capacity, state.read_bytes_max) = (None, None);
+    }
+
+    /// Bytes of all files together beyond which nothing grows.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state().capacity = Some(bytes);
+    }
+
+    /// Every read gives at most so many bytes.
+    pub fn shorten_reads(&self, bytes_max: usize) {
+        self.state().read_bytes_max = Some(bytes_max);
+    }
+
+    /// After so many more changes (writes, syncs, names, ...) every operation fails, as if the power were off.
+    pub fn power_off_after(&self, steps: u64) {
+        self.state().power_steps = Some(steps);
+    }
+
+    /// Changes made so far.
+    pub fn steps(&self) -> u64 {
+        self.state().steps
+    }
+
+    /// File syncs that were asked for so far, failed ones included.
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
+    /// From now on file syncs wait.
+    pub fn hold_syncs(&self) {
+        self.state().holds_syncs = true;
+    }
+
+    /// Lets the waiting syncs go, and those to come.
+    pub fn release_syncs(&self) {
+        self.state().holds_syncs = false;
+        self.world.turn.notify_all();
+    }
+
+    /// Waits until a sync is held; gives up after `patience`.
+    pub fn wait_for_held_sync(&self, patience: Duration) -> bool {
+        let mut state = self.state();
+        while state.held_syncs == 0 {
+            if self.world.turn.wait_for(&mut state, patience).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The disk that a machine finds after a crash at this moment: a copy, without planned faults.
+    pub fn crash(&self, survives: Survives) -> FaultyDisk {
+        let state = self.state();
+        let mut chance = Chance(if let Survives::Sectors(seed) = survives { seed } else { 0 });
+        let names = state.names_after(survives, &mut chance);
+        let files = state.files.iter().map(|file| File::synced(file.after(survives, &mut chance))).collect();
+        let after = State { files, durable_names: names.clone(), names, ..State::default() };
+        FaultyDisk { world: Arc::new(World { state: Mutex::new(after), turn: Condvar::new() }) }
+    }
+
+    /// The disk that another process finds when this one dies and the machine does not: everything is there, but what
+    /// was not synced still is not.
+    pub fn clone_unsynced(&self) -> FaultyDisk {
+        let state = self.state();
+        let after = State {
+            files: state.files.clone(),
+            names: state.names.clone(),
+            durable_names: state.durable_names.clone(),
+            name_changes: state.name_changes.clone(),
+            ..State::default()
+        };
+        FaultyDisk { world: Arc::new(World { state: Mutex::new(after), turn: Condvar::new() }) }
+    }
+
+    /// All bytes of a file; empty if there is none.
+    pub fn bytes(&self, path: &str) -> Vec<u8> {
+        let state = self.state();
+        state.names.get(path).map(|file| state.files[*file].now.clone()).unwrap_or_default()
+    }
+
+    /// Changes bits of one byte that is on the disk. Does nothing beyond the end of the file.
+    pub fn flip(&self, path: &str, offset: usize, mask: u8) {
+        self.damage(path, |bytes| bytes.get_mut(offset).into_iter().for_each(|byte| *byte ^= mask));
+    }
+
+    /// Changes what is on the disk as it likes.
+    pub fn damage(&self, path: &str, change: impl Fn(&mut Vec<u8>)) {
+        let mut state = self.state();
+        if let Some(file) = state.names.get(path).copied() {
+            change(&mut state.files[file].now);
+            change(&mut state.files[file].durable);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.world.state.lock()
+    }
+}
+
+impl State {
+    /// Counts an operation; fails it if that is planned or the power is off.
+    fn attempt(&mut self, operation: Operation) -> io::Result<()> {
+        let changes = !matches!(operation, Operation::Open | Operation::List | Operation::Read);
+        if self.power_steps == Some(0) {
+            return Err(io::Error::other("the power is off"));
+        }
+        for failure in self.failures.iter_mut().filter(|failure| failure.operation == operation) {
+            match failure.countdown {
+                0 => {}
+                1 => {
+                    failure.countdown = u64::from(failure.always);
+                    return Err(io::Error::new(failure.kind, format!("planned failure of {operation:?}")));
+                }
+                _ => failure.countdown -= 1,
+            }
+        }
+        if changes {
+            self.steps += 1;
+            self.power_steps = self.power_steps.map(|left| left - 1);
+        }
+        Ok(())
+    }
+
+    fn find(&self, path: &str) -> io::Result<usize> {
+        self.names.get(path).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
+    }
+
+    fn grow(&mut self, file: usize, len: usize) -> io::Result<()> {
+        let used: usize = self.names.values().map(|file| self.files[*file].now.len()).sum();
+        let more = len.saturating_sub(self.files[file].now.len());
+        if self.capacity.is_some_and(|capacity| (used + more) as u64 > capacity) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "no space is left"));
+        }
+        if more > 0 {
+            self.files[file].change(Change::Len(len));
+        }
+        Ok(())
+    }
+
+    fn names_after(&self, survives: Survives, chance: &mut Chance) -> BTreeMap<String, usize> {
+        let kept = match survives {
+            Survives::Nothing => 0,
+            Survives::Everything | Survives::Prefix(_) => self.name_changes.len(),
+            Survives::Sectors(_) => chance.below(self.name_changes.len() + 1),
+        };
+        let mut names = self.durable_names.clone();
+        for change in &self.name_changes[..kept] {
+            change.apply(&mut names);
+        }
+        names
+    }
+
+    fn change_name(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.name_changes.push(change);
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            NameChange::New(name, file) => names.insert(name.clone(), *file),
+            NameChange::Moved(from, to, file) => names.remove(from).and(names.insert(to.clone(), *file)),
+            NameChange::Gone(name) => names.remove(name),
+        };
+    }
+}
+
+impl File {
+    fn synced(bytes: Vec<u8>) -> File {
+        File { durable: bytes.clone(), now: bytes, unsynced: Vec::new() }
+    }
+
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.now);
+        self.unsynced.push(change);
+    }
+
+    fn after(&self, survives: Survives, chance: &mut Chance) -> Vec<u8> {
+        let mut bytes = self.durable.clone();
+        let mut left = match survives {
+            Survives::Nothing => return bytes,
+            Survives::Everything => return self.now.clone(),
+            Survives::Prefix(left) => left,
+            Survives::Sectors(_) => usize::MAX,
+        };
+        for change in &self.unsynced {
+            match change {
+                Change::Len(_) => change.apply(&mut bytes),
+                Change::Bytes(offset, written) if left < usize::MAX => {
+                    let kept = written.len().min(left);
+                    left -= kept;
+                    put(&mut bytes, *offset, &written[..kept]);
+                }
+                Change::Bytes(offset, written) => {
+                    for (n, sector) in written.chunks(SECTOR_BYTES).enumerate() {
+                        if chance.below(2) == 0 {
+                            put(&mut bytes, offset + n * SECTOR_BYTES, sector);
+                        }
+                    }
+                }
+            }
+        }
+        bytes
+    }
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Change::Bytes(offset, written) => put(bytes, *offset, written),
+            Change::Len(len) => bytes.resize(*len, 0),
+        }
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, offset: usize, written: &[u8]) {
+    let end = offset + written.len();
+    if bytes.len() < end {
+        bytes.resize(end, 0);
+    }
+    bytes[offset..end].copy_from_slice(written);
+}
+
+/// SplitMix64: all the chance there is here.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
+impl Disk for FaultyDisk {
+    fn create_dir(&self, _dir: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, dir: &str) -> io::Result<Vec<String>> {
+        let mut state = self.state();
+        state.attempt(Operation::List)?;
+        let in_dir = |path: &String| path.strip_prefix(dir)?.strip_prefix('/').map(str::to_owned);
+        Ok(state.names.keys().filter_map(in_dir).collect())
+    }
+
+    fn open(&self, path: &str) -> io::Result<Arc<dyn DataFile>> {
+        let mut state = self.state();
+        state.attempt(Operation::Open)?;
+        Ok(Arc::new(FaultyFile { file: state.find(path)?, world: self.world.clone() }))
+    }
+
+    fn create(&self, path: &str) -> io::Result<Arc<dyn DataFile>> {
+        let mut state = self.state();
+        state.attempt(Operation::Create)?;
+        if state.names.contains_key(path) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists"));
+        }
+        let file = state.files.len();
+        state.files.push(File::default());
+        state.change_name(NameChange::New(path.to_owned(), file));
+        Ok(Arc::new(FaultyFile { file, world: self.world.clone() }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.attempt(Operation::Rename)?;
+        let file = state.find(from)?;
+        state.change_name(NameChange::Moved(from.to_owned(), to.to_owned(), file));
+        Ok(())
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.attempt(Operation::Remove)?;
+        state.find(path)?;
+        state.change_name(NameChange::Gone(path.to_owned()));
+        Ok(())
+    }
+
+    fn sync_dir(&self, _dir: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.attempt(Operation::SyncDir)?;
+        state.durable_names = state.names.clone();
+        state.name_changes.clear();
+        Ok(())
+    }
+}
+
+struct FaultyFile {
+    world: Arc<World>,
+    file: usize,
+}
+
+impl DataFile for FaultyFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.world.state.lock();
+        state.attempt(Operation::Read)?;
+        let bytes = &state.files[self.file].now;
+        let rest = bytes.get(offset as usize..).unwrap_or_default();
+        let len = rest.len().min(buffer.len()).min(state.read_bytes_max.unwrap_or(usize::MAX));
+        buffer[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.world.state.lock();
+        if let Err(error) = state.attempt(Operation::Write) {
+            // As the contract says: any part may have been written.
+            state.files[self.file].change(Change::Bytes(offset as usize, bytes[..bytes.len() / 2].to_vec()));
+            return Err(error);
+        }
+        state.grow(self.file, offset as usize + bytes.len())?;
+        state.files[self.file].change(Change::Bytes(offset as usize, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<Duration> {
+        let mut state = self.world.state.lock();
+        state.syncs += 1;
+        if state.holds_syncs {
+            state.held_syncs += 1;
+            self.world.turn.notify_all();
+            while state.holds_syncs {
+                self.world.turn.wait(&mut state);
+            }
+            state.held_syncs -= 1;
+        }
+        let attempt = state.attempt(Operation::Sync);
+        let file = &mut state.files[self.file];
+        match attempt {
+            Ok(()) => {
+                file.durable = file.now.clone();
+                file.unsynced.clear();
+                Ok(Duration::ZERO)
+            }
+            Err(error) => {
+                // As Linux does: what failed to be written is clean now, and the next sync will say all is well.
+                file.unsynced.clear();
+                Err(error)
+            }
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.world.state.lock().files[self.file].now.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut state = self.world.state.lock();
+        state.attempt(Operation::Allocate)?;
+        state.grow(self.file, len as usize)?;
+        state.files[self.file].change(Change::Len(len as usize));
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut state = self.world.state.lock();
+        state.attempt(Operation::Allocate)?;
+        state.grow(self.file, len as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(disk: &FaultyDisk, unsynced: &[u8]) {
+        let file = disk.create("d/a").unwrap();
+        file.write_at(&[1; 1024], 0).unwrap();
+        file.sync_data().unwrap();
+        disk.sync_dir("d").unwrap();
+        file.write_at(unsynced, 0).unwrap();
+        disk.rename("d/a", "d/b").unwrap();
+    }
+
+    #[test]
+    fn a_crash_keeps_what_was_synced_and_what_it_is_told_to() {
+        let disk = FaultyDisk::new();
+        written(&disk, &[2; 1024]);
+        assert_eq!(disk.crash(Survives::Nothing).bytes("d/a"), [1; 1024]);
+        assert_eq!(disk.crash(Survives::Everything).bytes("d/b"), [2; 1024]);
+        let torn = disk.crash(Survives::Prefix(700)).bytes("d/b");
+        assert_eq!((&torn[..700], &torn[700..]), (&[2; 700][..], &[1; 324][..]));
+        let outcomes: std::collections::BTreeSet<_> = (0..32)
+            .map(|seed| {
+                let after = disk.crash(Survives::Sectors(seed));
+                let bytes = [after.bytes("d/a"), after.bytes("d/b")].concat();
+                assert_eq!((bytes.len(), bytes[0], bytes[600]), (1024, bytes[511], bytes[1023]));
+                (bytes[0], bytes[1023])
+            })
+            .collect();
+        assert_eq!(outcomes.len(), 4, "each sector by itself: {outcomes:?}");
+    }
+
+    #[test]
+    fn operations_fail_when_planned() {
+        let disk = FaultyDisk::new();
+        disk.fail(Operation::Write, 2, io::ErrorKind::Other);
+        let file = disk.create("d/a").unwrap();
+        file.write_at(b"one", 0).unwrap();
+        assert!(file.write_at(b"two", 0).is_err());
+        file.write_at(b"three", 0).unwrap();
+        disk.set_capacity(6);
+        assert_eq!(file.write_at(b"seven b", 0).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        disk.heal();
+        disk.power_off_after(1);
+        file.write_at(b"last", 0).unwrap();
+        assert!(file.sync_data().is_err());
+        assert!(disk.list("d").is_err());
+    }
+
+    #[test]
+    fn a_failed_sync_loses_its_bytes_though_the_next_one_succeeds() {
+        let disk = FaultyDisk::new();
+        let file = disk.create("d/a").unwrap();
+        disk.sync_dir("d").unwrap();
+        file.write_at(b"lost", 0).unwrap();
+        disk.fail(Operation::Sync, 1, io::ErrorKind::Other);
+        assert!(file.sync_data().is_err());
+        assert_eq!(disk.crash(Survives::Everything).bytes("d/a"), b"lost");
+        assert_eq!(disk.crash(Survives::Nothing).bytes("d/a"), b"");
+    }
+}

@@ -7,14 +7,14 @@
 
 use hashbrown::HashMap;
 
-use crate::id::{LogIndex, ShardId};
+use crate::id::ShardId;
 use crate::io::{Context, DataFile, Disk, read_full};
 use crate::{Error, Result};
 
 use super::block::{BLOCK_HEAD, BlockKind};
 use super::file::{self, DIRECTORY, FILE_HEAD, FileHead, Name};
 use super::position::{ALIGN, Position};
-use super::replay::Replay;
+use super::replay::{Neighbours, Replay};
 use super::reserve::{Files, ReadyFile, remove_leftovers};
 use super::scan::{Found, Scan};
 use super::state::ShardState;
@@ -162,27 +162,29 @@ fn tail_of(scan: &mut Scan<'_>, replay: &Replay, offset: u64, proven: u64) -> Re
     if offset < proven {
         return Err(rot_in(scan, replay, offset, file_bytes)?);
     }
-    if let Found::BadBody(head) = scan.at(offset)? {
+    if let Found::BadBody(head, _) = scan.at(offset)? {
         let (path, bytes) = (file::path(scan.head.number), head.len);
         tracing::warn!(path, offset, bytes, "cut a block whose write was interrupted; nobody was told of it");
     }
     Ok(offset)
 }
 
-/// Names what lies in the bad block at `offset`, as far as the blocks after it tell.
+/// Names what lies in the bad block at `offset`, as far as its own intact frames and the blocks after it tell.
 fn rot_in(scan: &mut Scan<'_>, replay: &Replay, offset: u64, upto: u64) -> Result<Error> {
-    let mut first_after: HashMap<ShardId, LogIndex> = HashMap::new();
+    let mut neighbours = Neighbours::default();
+    if let Found::BadBody(_, body) = scan.at(offset)? {
+        neighbours.inside(body);
+    }
     let mut next = scan.next_head(offset + ALIGN, upto)?;
     while let Some(head) = next {
         let at = u64::from(head.position.offset);
         if let Found::Block(_, body) = scan.at(at)? {
-            for (shard, index) in super::replay::entries(body) {
-                first_after.entry(shard).or_insert(index);
-            }
+            neighbours.after(body);
         }
         next = scan.next_head(at + head.stride(), upto)?;
     }
-    Ok(rot(scan.head.number, offset, "a block that was durable does not verify", &replay.affected(&first_after)))
+    let affected = replay.affected(&neighbours);
+    Ok(rot(scan.head.number, offset, "a block that was durable does not verify", &affected))
 }
 
 fn durable_in(upto: Position, number: u32) -> u64 {

@@ -1,6 +1,6 @@
 //! What the frames of the recovered blocks add up to, shard by shard.
 
-use std::fmt::Write;
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
@@ -58,24 +58,24 @@ impl Replay {
     }
 
     /// The shards and entries between what has been replayed and the first that blocks further on hold.
-    pub fn affected(&self, first_after: &HashMap<ShardId, LogIndex>) -> String {
-        let mut shards: Vec<_> = self.shards.keys().chain(first_after.keys()).copied().collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let mut text = String::new();
-        for shard in shards {
-            let next = self.shards.get(&shard).and_then(|shard| shard.marks.last).map_or(0, |last| last.index.0 + 1);
-            let separator = if text.is_empty() { "" } else { ", " };
-            // Writing to a String cannot fail.
-            let _ = match first_after.get(&shard) {
-                Some(after) if after.0 > next => {
-                    write!(text, "{separator}shard {shard} entries {next} to {}", after.0 - 1)
-                }
-                Some(_) => Ok(()),
-                None => write!(text, "{separator}shard {shard} possibly from entry {next} on"),
-            };
+    pub fn affected(&self, neighbours: &Neighbours) -> String {
+        let known = self.shards.keys().chain(neighbours.first_after.keys()).chain(&neighbours.inside);
+        let shards: BTreeSet<ShardId> = known.copied().collect();
+        let gaps: Vec<_> = shards.iter().filter_map(|shard| self.gap(*shard, neighbours)).collect();
+        match (gaps.is_empty(), shards.is_empty()) {
+            (false, _) => gaps.join(", "),
+            (true, false) => "no entry; a vote or a mark may be lost".to_owned(),
+            (true, true) => "unknown".to_owned(),
         }
-        if text.is_empty() { "no entry; a vote or a mark may be lost".to_owned() } else { text }
+    }
+
+    fn gap(&self, shard: ShardId, neighbours: &Neighbours) -> Option<String> {
+        let next = self.shards.get(&shard).and_then(|shard| shard.marks.last).map_or(0, |last| last.index.0 + 1);
+        match neighbours.first_after.get(&shard) {
+            None => Some(format!("shard {shard} possibly from entry {next} on")),
+            Some(after) if after.0 > next => Some(format!("shard {shard} entries {next} to {}", after.0 - 1)),
+            Some(_) => None,
+        }
     }
 
     /// The shards' states. Entries that are gone with an older file and not purged are an error.
@@ -157,10 +157,30 @@ impl Shard {
     }
 }
 
-/// The entries that a block's body holds.
-pub(crate) fn entries(body: &[u8]) -> impl Iterator<Item = (ShardId, LogIndex)> {
-    let heads = Frames::new(body).filter_map(|frame| frame.ok().map(|(_, head, _)| head));
-    heads.filter(|head| head.kind == FrameKind::Entry).map(|head| (head.shard, head.id.index))
+/// What the surroundings of a bad block tell of it.
+#[derive(Default)]
+pub(crate) struct Neighbours {
+    /// The first entry of each shard in the blocks after it.
+    first_after: HashMap<ShardId, LogIndex>,
+    /// Shards that intact frames in it belong to.
+    inside: Vec<ShardId>,
+}
+
+impl Neighbours {
+    /// Takes in the bad block's own bytes.
+    pub fn inside(&mut self, body: &[u8]) {
+        let frames = Frames::new(body).filter_map(|frame| FrameHead::decode_verified(&body[frame.ok()?.0..]).ok());
+        self.inside.extend(frames.map(|(head, _)| head.shard));
+    }
+
+    /// Takes in a good block further on.
+    pub fn after(&mut self, body: &[u8]) {
+        for (_, head, _) in Frames::new(body).filter_map(|frame| frame.ok()) {
+            if head.kind == FrameKind::Entry {
+                self.first_after.entry(head.shard).or_insert(head.id.index);
+            }
+        }
+    }
 }
 
 fn bad_frame(bad: BadFrame) -> Inconsistent {

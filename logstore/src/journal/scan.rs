@@ -26,8 +26,8 @@ pub(crate) struct Scan<'a> {
 pub(crate) enum Found<'a> {
     /// A block that verifies, and its frames.
     Block(BlockHead, &'a [u8]),
-    /// A header that verifies before frames that do not.
-    BadBody(BlockHead),
+    /// A header that verifies before frames that do not, as far as the file has them.
+    BadBody(BlockHead, &'a [u8]),
     /// Neither.
     Nothing,
 }
@@ -40,13 +40,9 @@ impl<'a> Scan<'a> {
     /// What begins at `offset`.
     pub fn at(&mut self, offset: u64) -> Result<Found<'_>> {
         let Some(head) = self.head_at(offset)? else { return Ok(Found::Nothing) };
-        let body = &self.bytes(offset, head.len as usize)?;
-        let verifies = body.len() == head.len as usize && head.verifies(&body[BLOCK_HEAD..]);
-        // Asked for again: the borrow checker takes no conditional return of a borrow.
-        match verifies {
-            true => Ok(Found::Block(head, &self.bytes(offset, head.len as usize)?[BLOCK_HEAD..])),
-            false => Ok(Found::BadBody(head)),
-        }
+        let bytes = self.bytes(offset, head.len as usize)?;
+        let body = &bytes[BLOCK_HEAD..];
+        Ok(if head.verifies(body) { Found::Block(head, body) } else { Found::BadBody(head, body) })
     }
 
     /// The first block header of this life of the file in `from..upto`.

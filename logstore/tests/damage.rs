@@ -1,0 +1,269 @@
+//! Damage is ordinary: the journal is cut and flipped at every byte of its last blocks. A torn tail is cut and all
+//! before it stays; rot is named and nothing is cut; nothing panics.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use logstore::id::ShardId;
+use logstore::io::faulty::{FaultyDisk, Survives};
+use logstore::{Error, Journal, JournalOptions};
+use support::{append, entries, id, open, purge, read_all, small, vote};
+
+const FILE: &str = "journal/0000000001.journal";
+/// Header, then the checkpoint block, then one block for each append.
+const BLOCKS_AT: usize = 8192;
+const BLOCK: usize = 4096;
+
+fn options() -> JournalOptions {
+    JournalOptions { reserve_files: 0, proof_after: support::PATIENCE, ..small() }
+}
+
+fn reopen(disk: &FaultyDisk) -> logstore::Result<Journal> {
+    open(&disk.handle(), options())
+}
+
+/// Appends of three entries of 100 bytes to shard 1, one block each; the last may have no proof after it.
+fn written(appends: u64, proven: bool) -> FaultyDisk {
+    let disk = FaultyDisk::new();
+    let journal = reopen(&disk).unwrap();
+    for n in 0..appends {
+        append(&journal, 1, entries(1, n * 3 + 1..n * 3 + 4, 1, 100)).unwrap();
+    }
+    if proven {
+        journal.close();
+    }
+    disk.crash(Survives::Nothing)
+}
+
+/// Bytes of a block of `written` that its CRCs cover: header, and three frames of 140 bytes aligned to 8.
+const COVERED: usize = 64 + 3 * 144;
+
+fn block_at(n: usize) -> usize {
+    BLOCKS_AT + n * BLOCK
+}
+
+/// The shard's entries must be exactly 1 to `last`, and go on.
+fn assert_ends(disk: &FaultyDisk, last: u64, what: &str) {
+    let journal = reopen(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let found = journal.shard_log(ShardId(1)).last.map_or(0, |last| last.index.0);
+    assert_eq!(found, last, "{what}");
+    assert_eq!(read_all(&journal, 1, 1..last + 1).unwrap(), entries(1, 1..last + 1, 1, 100), "{what}");
+    append(&journal, 1, entries(1, last + 1..last + 2, 1, 100)).unwrap();
+    drop(journal);
+    let journal = reopen(disk).unwrap_or_else(|error| panic!("{what}, once more: {error}"));
+    assert_eq!(journal.shard_log(ShardId(1)).last, Some(id(last + 1, 1)), "{what}");
+}
+
+/// Opening must fail with rot at this place, naming these entries.
+fn assert_rot(disk: &FaultyDisk, at: usize, affects: &str, what: &str) {
+    match reopen(disk).err() {
+        Some(Error::Rot { path, offset, affected, repair, .. }) => {
+            assert_eq!((path.as_str(), offset), (FILE, at as u64), "{what}");
+            assert!(affected.contains(affects), "{what}: {affected}");
+            assert!(repair.contains("restore"), "{what}: {repair}");
+        }
+        other => panic!("{what}: not rot but {other:?}"),
+    }
+}
+
+#[test]
+fn a_file_cut_at_any_byte_of_its_last_two_blocks_keeps_the_blocks_before() {
+    let whole = written(4, false);
+    for cut in block_at(2)..=block_at(4) {
+        let disk = whole.crash(Survives::Nothing);
+        disk.damage(FILE, |bytes| bytes.truncate(cut));
+        let whole_blocks = (2..4).filter(|n| cut >= block_at(*n) + COVERED).count();
+        let kept = 2 + whole_blocks as u64;
+        assert_ends(&disk, kept * 3, &format!("cut at {cut}"));
+    }
+}
+
+#[test]
+fn a_flip_in_the_last_block_before_it_is_proven_is_a_torn_tail() {
+    let whole = written(3, false);
+    for byte in 0..BLOCK {
+        let disk = whole.crash(Survives::Nothing);
+        disk.flip(FILE, block_at(2) + byte, 1 << (byte % 8));
+        assert_ends(&disk, if byte < COVERED { 6 } else { 9 }, &format!("byte {byte}"));
+    }
+}
+
+#[test]
+fn a_flip_in_a_block_that_another_follows_is_rot() {
+    let whole = written(4, false);
+    for byte in 0..BLOCK {
+        let disk = whole.crash(Survives::Nothing);
+        disk.flip(FILE, block_at(1) + byte, 1 << (byte % 8));
+        if byte < COVERED {
+            assert_rot(&disk, block_at(1), "shard 1 entries 4 to 6", &format!("byte {byte}"));
+        } else {
+            assert_ends(&disk, 12, &format!("byte {byte} of the zeros behind the block"));
+        }
+    }
+}
+
+#[test]
+fn a_flip_in_the_newest_acknowledged_block_is_rot_once_the_proof_is_written() {
+    let whole = written(3, true);
+    for byte in 0..COVERED {
+        let disk = whole.crash(Survives::Nothing);
+        disk.flip(FILE, block_at(2) + byte, 1 << (byte % 8));
+        assert_rot(&disk, block_at(2), "shard 1 possibly from entry 7 on", &format!("byte {byte}"));
+    }
+}
+
+#[test]
+fn the_idle_writer_proves_the_newest_block_by_itself() {
+    let disk = FaultyDisk::new();
+    let journal = open(&disk.handle(), JournalOptions { reserve_files: 0, ..small() }).unwrap();
+    append(&journal, 1, entries(1, 1..4, 1, 100)).unwrap();
+    let acknowledged = disk.syncs();
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while disk.syncs() == acknowledged {
+        assert!(std::time::Instant::now() < deadline, "the proof is never synced");
+        std::thread::yield_now();
+    }
+    // The count is raised as the sync begins; the next lock of the disk comes after it.
+    let after = std::iter::repeat_with(|| disk.crash(Survives::Nothing))
+        .find(|after| after.bytes(FILE)[block_at(1)..block_at(1) + 4] == *b"SKBL")
+        .unwrap();
+    after.flip(FILE, block_at(0) + 64 + 40 + 20, 1);
+    assert_rot(&after, block_at(0), "shard 1", "flip after the proof");
+}
+
+#[test]
+fn damage_to_the_proof_itself_loses_nothing() {
+    let whole = written(3, true);
+    for byte in 0..64 {
+        let disk = whole.crash(Survives::Nothing);
+        disk.flip(FILE, block_at(3) + byte, 1 << (byte % 8));
+        assert_ends(&disk, 9, &format!("byte {byte}"));
+    }
+}
+
+#[test]
+fn zeroed_pages_are_told_apart_like_any_other_damage() {
+    let zero = |disk: &FaultyDisk, at: usize| disk.damage(FILE, |bytes| bytes[at..at + BLOCK].fill(0));
+    let torn = written(3, false);
+    zero(&torn, block_at(2));
+    assert_ends(&torn, 6, "the last page before it is proven");
+    let rotten = written(3, true);
+    zero(&rotten, block_at(2));
+    assert_rot(&rotten, block_at(2), "from entry 7 on", "the last page once it is proven");
+    let middle = written(3, false);
+    zero(&middle, block_at(0));
+    assert_rot(&middle, block_at(0), "shard 1 entries 0 to 3", "the first page");
+}
+
+#[test]
+fn a_flip_in_a_files_header_or_checkpoint_is_rot() {
+    let whole = written(3, true);
+    for byte in 0..44 {
+        let disk = whole.crash(Survives::Nothing);
+        disk.flip(FILE, byte, 1 << (byte % 8));
+        assert_rot(&disk, 0, "", &format!("header byte {byte}"));
+    }
+    for byte in 0..64 {
+        let disk = whole.crash(Survives::Nothing);
+        disk.flip(FILE, 4096 + byte, 1 << (byte % 8));
+        assert_rot(&disk, 4096, "", &format!("checkpoint byte {byte}"));
+    }
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_by_name() {
+    let disk = written(1, true);
+    disk.damage(FILE, |bytes| {
+        bytes[8] = 2;
+        let crc = crc32fast::hash(&bytes[..40]);
+        bytes[40..44].copy_from_slice(&crc.to_le_bytes());
+    });
+    let error = reopen(&disk).err().unwrap();
+    assert!(matches!(&error, Error::NewerFormat { path, found: 2, known: 1 } if path == FILE), "{error}");
+}
+
+/// Enough for several files; small entries of shard 2 between those of shard 1.
+fn several_files(disk: &FaultyDisk) -> Journal {
+    let journal = reopen(disk).unwrap();
+    for n in 0..40 {
+        append(&journal, 1, entries(1, n * 2 + 1..n * 2 + 3, 1, 2000)).unwrap();
+        append(&journal, 2, entries(2, n + 1..n + 2, 1, 10)).unwrap();
+    }
+    vote(&journal, 1, b"vote").unwrap();
+    journal
+}
+
+#[test]
+fn damage_in_an_older_file_is_rot_wherever_it_is() {
+    let whole = FaultyDisk::new();
+    several_files(&whole).close();
+    assert!(whole.bytes("journal/0000000003.journal").len() > 4, "several files are used");
+    for block in 0..14 {
+        let disk = whole.crash(Survives::Nothing);
+        disk.flip(FILE, 4096 * (1 + block) + 20, 4);
+        assert!(matches!(reopen(&disk).err(), Some(Error::Rot { ref path, .. }) if path == FILE), "block {block}");
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_is_named() {
+    for (gone, named) in [(1, "0000000000"), (2, "0000000003")] {
+        let disk = FaultyDisk::new();
+        several_files(&disk).close();
+        disk.handle().remove(&format!("journal/{gone:010}.journal")).unwrap();
+        let error = reopen(&disk).err().unwrap();
+        assert!(matches!(&error, Error::Rot { path, .. } if path.contains(named)), "{gone}: {error}");
+        assert!(error.to_string().contains("is gone"), "{error}");
+    }
+}
+
+#[test]
+fn what_a_recycled_file_held_before_never_comes_back() {
+    let disk = FaultyDisk::new();
+    let options = || JournalOptions { reserve_files: 1, ..options() };
+    let journal = open(&disk.handle(), options()).unwrap();
+    let mut next = 1;
+    while disk.handle().list("journal").unwrap().iter().any(|name| name.contains("0000000001")) {
+        append(&journal, 1, entries(1, next..next + 2, 1, 2000)).unwrap();
+        next += 2;
+        purge(&journal, 1, id(next - 2, 1)).unwrap();
+        assert!(next < 1000, "the first file is never recycled");
+    }
+    journal.close();
+    let files = disk.handle().list("journal").unwrap();
+    let stale = |name: &String| disk.bytes(&format!("journal/{name}"))[4096..].windows(4).any(|four| four == b"SKBL");
+    assert!(files.iter().any(stale), "old blocks are still in the recycled file");
+    // On through the recycled file: after each append its old blocks lie right behind the tail.
+    let end = next + 60;
+    while next < end {
+        let journal = open(&disk.handle(), options()).unwrap();
+        assert_eq!(journal.shard_log(ShardId(1)).last, Some(id(next - 1, 1)));
+        append(&journal, 1, entries(1, next..next + 2, 1, 2000)).unwrap();
+        next += 2;
+        drop(journal);
+        let crashed = disk.crash(Survives::Nothing);
+        let found = open(&crashed.handle(), options()).unwrap();
+        assert_eq!(found.shard_log(ShardId(1)).last, Some(id(next - 1, 1)));
+    }
+}
+
+#[test]
+fn a_payload_that_rots_under_a_running_journal_is_not_served() {
+    let disk = FaultyDisk::new();
+    let journal = open(&disk.handle(), JournalOptions { tail_cache_bytes: 0, ..options() }).unwrap();
+    append(&journal, 1, entries(1, 1..4, 1, 100)).unwrap();
+    disk.flip(FILE, block_at(0) + 64 + 144 + 60, 1);
+    let error = read_all(&journal, 1, 1..4).unwrap_err();
+    assert!(matches!(error, Error::Rot { ref affected, .. } if affected == "shard 1 entry 2"), "{error}");
+    assert_eq!(read_all(&journal, 1, 3..4).unwrap(), entries(1, 3..4, 1, 100));
+}
+
+#[test]
+fn a_foreign_file_is_left_alone_and_a_file_that_only_claims_to_be_ours_is_refused() {
+    let disk = written(1, true);
+    disk.handle().create("journal/notes.txt").unwrap();
+    assert_ends(&disk, 3, "a foreign file");
+    disk.handle().rename(FILE, "journal/0000000009.journal").unwrap();
+    assert!(matches!(reopen(&disk).err(), Some(Error::NotOurs { .. })));
+}
