@@ -13,6 +13,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use logstore::id::{HistoryId, NodeId};
@@ -121,7 +122,7 @@ struct NodeFile {
 impl DataDir {
     /// Creates the directory if need be, and locks it.
     pub fn lock(path: &Path, owner: &Owner) -> Result<DataDir, DataDirError> {
-        std::fs::create_dir_all(path).map_err(io("create", path))?;
+        create_private_dir(path).map_err(io("create", path))?;
         let lock_path = path.join(LOCK_FILE);
         let mut options = OpenOptions::new();
         let lock = options.read(true).write(true).create(true).truncate(false).open(&lock_path);
@@ -209,6 +210,11 @@ fn io<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error
     move |source| DataDirError::Io { operation, path: path.into(), source }
 }
 
+/// Messages and keys are in it: only its owner looks inside.
+fn create_private_dir(path: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 fn read_toml<T: serde::de::DeserializeOwned>(file: &File) -> std::io::Result<T> {
     let text = std::io::read_to_string(file.take(FILE_BYTES_MAX))?;
     toml::from_str(&text).map_err(|error| std::io::Error::other(error.message().to_owned()))
@@ -248,6 +254,15 @@ mod tests {
         assert!(refused.to_string().contains(&words), "{refused}");
         drop(held);
         DataDir::lock(dir.path(), &owner()).unwrap();
+    }
+
+    #[test]
+    fn a_new_directory_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let _held = DataDir::lock(&path, &owner()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]

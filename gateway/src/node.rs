@@ -27,6 +27,7 @@ mod keys;
 mod port;
 mod probe;
 mod seed;
+mod space;
 
 pub use error::StartError;
 pub use keys::create_keys;
@@ -76,8 +77,9 @@ impl Node {
         let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
         let mut lock = DataDir::lock(&config.data_dir, &owner_of_this_process(config.listen, &now))?;
         // Nothing is made for a node that will not start: mode and keys come before a new identity.
-        if let Some(identity) = lock.known_identity()? {
-            refuse_other_mode(&config, &identity)?;
+        match lock.known_identity()? {
+            Some(identity) => refuse_other_mode(&config, &identity)?,
+            None => space::require_room_for_a_new_node(&config)?,
         }
         let tokens = Arc::new(keys::open(&config)?);
         let identity = lock.identity(config.dev, &now)?;
@@ -104,7 +106,7 @@ impl Node {
         let parts = Arc::new(Parts { journal, sequencer, services, tails, gateway });
         status.running(&parts);
         if config.dev {
-            seed::seed(&parts.services).await?;
+            seed::seed(&parts.services).await.map_err(error::from_seed)?;
         }
         let accepting = tokio::spawn(parts.gateway.clone().serve(client_port.listen()?, tls));
         front.readiness.serve(probe::probes(parts.sequencer.clone())).await;

@@ -85,8 +85,10 @@ fn start_logging(config: &Config) -> anyhow::Result<()> {
     use tracing_subscriber::{EnvFilter, fmt};
 
     let asked = &config.log.level;
-    // openraft tells much at info that says nothing to an operator; who wants it names it.
-    let directives = if asked.contains("openraft") { asked.clone() } else { format!("{asked},openraft=warn") };
+    // openraft tells much at info that says nothing to an operator, and its core warns of every vote that a first election
+    // overtakes; who wants that names it.
+    let quiet = "openraft=warn,openraft::core::raft_core=error";
+    let directives = if asked.contains("openraft") { asked.clone() } else { format!("{asked},{quiet}") };
     let filter =
         EnvFilter::try_new(&directives).map_err(|error| anyhow::anyhow!("key \"log.level\": {asked:?}: {error}"))?;
     let terminal = std::io::stderr().is_terminal();

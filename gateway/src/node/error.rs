@@ -79,6 +79,14 @@ pub(super) fn from_sequencer(error: sequencer::Error, data_dir: &Path) -> StartE
     }
 }
 
+pub(super) fn from_seed(fault: fanout::Fault) -> StartError {
+    let remedy = match fault.code {
+        fanout::Code::NoSpace => "free some space on that disk, then start again",
+        _ => "start again; if it stays, use another --data-dir",
+    };
+    StartError::new(format!("the demo accounts cannot be made: {fault}"), remedy)
+}
+
 fn io_remedy(error: &std::io::Error, path: &Path) -> String {
     let path = path.display();
     match error.kind() {
