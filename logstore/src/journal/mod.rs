@@ -101,6 +101,8 @@ pub struct ShardLog {
     pub committed: Option<LogId>,
     /// The last purged entry.
     pub purged: Option<LogId>,
+    /// The first entry that can be read.
+    pub first: Option<LogIndex>,
     /// The last entry.
     pub last: Option<LogId>,
 }

@@ -137,7 +137,14 @@ impl ShardState {
             Some(_) => Some(committed),
             None => None,
         });
-        ShardLog { vote: self.vote.clone(), committed: committed.flatten(), purged: self.purged, last: self.last }
+        let held = self.index.range();
+        ShardLog {
+            vote: self.vote.clone(),
+            committed: committed.flatten(),
+            purged: self.purged,
+            first: (!held.is_empty()).then_some(held.start),
+            last: self.last,
+        }
     }
 
     fn check_append(&self, shard: ShardId, entries: &[Entry], frame_bytes_max: usize) -> io::Result<()> {
