@@ -36,7 +36,7 @@ const BATCH_HEAD_LEN: usize = 16;
 /// Bytes before a command's fields.
 const COMMAND_HEAD_LEN: usize = 8;
 /// Bytes of a send before its body, its command head included.
-const SEND_HEAD_LEN: usize = COMMAND_HEAD_LEN + 64;
+pub(crate) const SEND_HEAD_LEN: usize = COMMAND_HEAD_LEN + 64;
 
 /// Bytes that are not what they should be: what was expected, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

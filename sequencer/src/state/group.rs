@@ -17,7 +17,7 @@ use super::send::RECORD_HEAD_BYTES;
 use super::{
     ConversationRow, GroupRow, Interval, MEMBERS_MAX, MemberRow, MembershipBody, MessageKey, Role, ShardState,
 };
-use crate::{Applied, GroupChange, Outcome, Refusal};
+use crate::{Applied, Command, GroupChange, Outcome, Refusal};
 
 impl ShardState {
     #[allow(clippy::too_many_arguments)]
@@ -210,6 +210,22 @@ impl ShardState {
 }
 
 /// What a retry is compared by: the request, for the record's body depends on who was a member then.
+/// Who asked for a membership record, under which id, and the hash that tells a repeated request from another: what of its
+/// head is only in its command.
+pub(crate) fn asked_by(command: &Command) -> Option<(UserId, ClientMsgId, BodyHash)> {
+    match command {
+        Command::GroupCreate { creator, request, members, .. } => {
+            let added: BTreeSet<UserId> = members.iter().copied().chain([*creator]).collect();
+            let added: Vec<UserId> = added.into_iter().collect();
+            Some((*creator, *request, hash_of_request(&added, &[])))
+        }
+        Command::GroupChange(change) => {
+            Some((change.actor, change.request, hash_of_request(&change.add, &change.remove)))
+        }
+        _ => None,
+    }
+}
+
 fn hash_of_request(add: &[UserId], remove: &[UserId]) -> BodyHash {
     let mut hasher = Xxh3::with_seed(u64::from(RecordKind::MEMBERSHIP.0));
     for users in [add, remove] {

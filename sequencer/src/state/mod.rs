@@ -42,6 +42,7 @@ pub use crate::codec::send_at;
 pub use conversation::{ConversationRow, DirectRow, GroupRow};
 use dedup::{Dedup, MessageKey};
 pub use effect::{InboxRow, OutboxRow};
+pub(crate) use group::asked_by;
 pub use key::{Key, keys};
 pub use member::{Interval, MemberRow, MembershipBody, Role};
 pub use own::OwnRow;
