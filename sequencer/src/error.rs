@@ -1,6 +1,6 @@
 //! What can go wrong when ordering, with the facts inside.
 
-use logstore::id::{LogIndex, ShardId};
+use logstore::id::{Bucket, LogIndex, ShardId};
 
 /// Every way the sequencer can fail.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,17 @@ pub enum Error {
     /// The shard is not hosted here.
     #[error("shard {0} is not on this node")]
     NoSuchShard(ShardId),
+    /// No shard here owns a bucket: a part of the cluster's shards is missing from this journal.
+    #[error("no shard on this node owns bucket {0}")]
+    NoOwner(Bucket),
+    /// The operating system gave no thread, or one of ours ended.
+    #[error("the {what} thread: {source}")]
+    Thread {
+        /// What it is for.
+        what: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// An entry's payload does not decode.
     #[error("shard {shard}, entry {index}: byte {offset}: {what}")]
     Malformed {

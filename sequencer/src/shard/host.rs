@@ -1,0 +1,267 @@
+//! All shards of this node: opened together, stopped together.
+//!
+//! What always holds: `open` returns when every shard leads here and everything that was ever committed is applied again;
+//! which shard owns a bucket comes from the shards' own replicated state, never from configuration.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use logstore::Journal;
+use logstore::id::{Bucket, ConversationId, HistoryId, ShardId};
+use parking_lot::Mutex;
+
+use crate::raft::group::Group;
+use crate::raft::runtime::{self, Task};
+use crate::raft::ticker::Ticker;
+use crate::shard::core::ShardCore;
+use crate::shard::outbox::{self, LocalCarrier};
+use crate::shard::proposer::{Proposer, ProposerLimits, ProposerTask};
+use crate::shard::{SequencerOptions, Shard, seal};
+use crate::{Clock, Command, Error, Result};
+
+/// Buckets there are, for ever.
+const BUCKETS: usize = 1 << 16;
+/// The version of a new cluster's bucket table.
+const FIRST_TABLE_EPOCH: u64 = 1;
+
+/// All shards of this node.
+pub struct Sequencer {
+    shards: Vec<Arc<Shard>>,
+    /// Bucket → place in `shards`.
+    table: Box<[u16]>,
+    history: HistoryId,
+    running: Mutex<Running>,
+}
+
+/// What stops with the sequencer.
+struct Running {
+    ticker: Option<Ticker>,
+    proposers: Vec<Task<()>>,
+    others: Vec<Task<()>>,
+}
+
+impl Sequencer {
+    /// Opens the shards found in the journal (or creates `options.shards` of them), replays what is not sealed, elects, and
+    /// starts proposers and outbox pumps.
+    pub async fn open(options: SequencerOptions, journal: Journal, clock: Arc<dyn Clock>) -> Result<Arc<Sequencer>> {
+        let ticker = Ticker::start().map_err(|source| Error::Thread { what: "ticker", source })?;
+        let opening = Opening { options, journal, clock, ticker };
+        opening.open().await.map(Arc::new)
+    }
+
+    /// All shards here, by id.
+    pub fn shards(&self) -> &[Arc<Shard>] {
+        &self.shards
+    }
+
+    /// The shard that owns a conversation's bucket.
+    pub fn shard_of(&self, conversation: ConversationId) -> &Arc<Shard> {
+        let place = self.table[usize::from(conversation.bucket().0)];
+        &self.shards[usize::from(place)]
+    }
+
+    /// A shard by its id.
+    pub fn shard(&self, id: ShardId) -> Option<&Arc<Shard>> {
+        self.shards.binary_search_by_key(&id, |shard| shard.id()).ok().map(|place| &self.shards[place])
+    }
+
+    /// A connection is closed: what proposers know of its pipelines is dropped.
+    pub fn forget_connection(&self, connection: logstore::id::ConnectionId) {
+        self.shards.iter().for_each(|shard| shard.forget_connection(connection));
+    }
+
+    /// The cluster's history.
+    pub fn history(&self) -> HistoryId {
+        self.history
+    }
+
+    /// Stops proposers, lets what is in flight finish, stops Raft. The journal stays the caller's to close.
+    pub async fn shutdown(&self) {
+        let (proposers, others) = {
+            let mut running = self.running.lock();
+            (std::mem::take(&mut running.proposers), std::mem::take(&mut running.others))
+        };
+        self.shards.iter().for_each(|shard| shard.proposer.close());
+        for task in proposers {
+            task.done().await;
+        }
+        self.shards.iter().for_each(|shard| shard.core.stop());
+        for task in others {
+            task.done().await;
+        }
+        for shard in &self.shards {
+            shard.group.stop().await;
+        }
+        self.running.lock().ticker = None;
+    }
+}
+
+/// A shard whose log is replayed, before anything proposes to it.
+struct Started {
+    core: Arc<ShardCore>,
+    group: Group,
+}
+
+/// What opening needs.
+struct Opening {
+    options: SequencerOptions,
+    journal: Journal,
+    clock: Arc<dyn Clock>,
+    ticker: Ticker,
+}
+
+impl Opening {
+    async fn open(self) -> Result<Sequencer> {
+        let found: BTreeSet<ShardId> = self.journal.shards().into_iter().collect();
+        let mut started = self.start(found.clone()).await?;
+        let plan = self.plan(&started);
+        let missing = plan.shards().filter(|id| !found.contains(id)).collect();
+        started.extend(self.start(missing).await?);
+        started.sort_by_key(|started| started.core.shard());
+
+        let carrier = Arc::new(LocalCarrier::default());
+        let mut running = Running { ticker: None, proposers: Vec::new(), others: Vec::new() };
+        let shards: Vec<Arc<Shard>> = started.into_iter().map(|s| self.propose(s, &mut running)).collect();
+        for shard in &shards {
+            plan.initialize(shard).await?;
+        }
+        carrier.connect(shards.clone());
+        for shard in &shards {
+            running.others.push(runtime::spawn(outbox::pump(shard.clone(), carrier.clone())));
+            running.others.push(runtime::spawn(seal::run(shard.clone(), self.options.seal_bytes)));
+        }
+        running.ticker = Some(self.ticker);
+        let table = bucket_table(&shards)?;
+        Ok(Sequencer { shards, table, history: plan.history, running: Mutex::new(running) })
+    }
+
+    /// Replays and elects, all shards at once.
+    async fn start(&self, ids: BTreeSet<ShardId>) -> Result<Vec<Started>> {
+        let tasks: Vec<_> = ids.into_iter().map(|id| runtime::spawn(self.start_one(id))).collect();
+        let mut started = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let one = task.done().await.ok_or_else(|| Error::Thread {
+                what: "opening",
+                source: std::io::Error::other("a shard's replay panicked"),
+            })??;
+            self.ticker.watch(self.options.node, one.group.clone());
+            started.push(one);
+        }
+        for one in &started {
+            one.group.initialize().await?;
+            one.group.recovered().await?;
+        }
+        Ok(started)
+    }
+
+    fn start_one(&self, id: ShardId) -> impl Future<Output = Result<Started>> + Send + use<> {
+        let core = Arc::new(ShardCore::new(id, self.options.tail_bytes, self.options.seal_bytes));
+        let (node, journal) = (self.options.node, self.journal.clone());
+        async move {
+            let group = Group::start(node, journal, core.clone()).await?;
+            Ok(Started { core, group })
+        }
+    }
+
+    /// Starts a shard's proposer.
+    fn propose(&self, started: Started, running: &mut Running) -> Arc<Shard> {
+        let Started { core, group } = started;
+        core.begin_live();
+        let proposer = Proposer::new(ProposerLimits {
+            entry_bytes_max: self.options.entry_bytes_max,
+            entries_in_flight: self.options.entries_in_flight.max(1),
+            queue_commands_max: self.options.queue_commands_max,
+            queue_bytes_max: self.options.queue_bytes_max,
+        });
+        let task =
+            ProposerTask::new(proposer.clone(), core.clone(), group.clone(), self.journal.clone(), self.clock.clone());
+        running.proposers.push(runtime::spawn(task.run()));
+        Arc::new(Shard { core, proposer, group, journal: self.journal.clone() })
+    }
+
+    /// Which shards there are: what the replayed ones say, or a new cluster's. A crash while a cluster is created
+    /// leaves some of its shards without their first command: they get the same one as the others.
+    fn plan(&self, started: &[Started]) -> Plan {
+        started
+            .iter()
+            .find_map(|s| Plan::of(&s.core))
+            .unwrap_or_else(|| Plan { history: self.options.history, table: even_table(self.options.shards) })
+    }
+}
+
+/// A cluster's history and who owns which buckets.
+struct Plan {
+    history: HistoryId,
+    table: Vec<(Bucket, Bucket, ShardId)>,
+}
+
+impl Plan {
+    /// What an initialized shard knows.
+    fn of(core: &ShardCore) -> Option<Plan> {
+        let state = &core.read().0;
+        Some(Plan { history: state.history()?, table: state.table().1.to_vec() })
+    }
+
+    fn shards(&self) -> impl Iterator<Item = ShardId> {
+        self.table.iter().map(|(.., shard)| *shard)
+    }
+
+    /// Gives a shard its first command, unless it has had it.
+    async fn initialize(&self, shard: &Shard) -> Result<()> {
+        if shard.read(|state, _| state.history().is_some()) {
+            return Ok(());
+        }
+        let init = Command::Init {
+            history: self.history,
+            incarnation: incarnation(self.history),
+            table_epoch: FIRST_TABLE_EPOCH,
+            table: self.table.clone(),
+        };
+        let refused = |why| Error::Raft { shard: shard.id(), what: format!("its first command was refused: {why:?}") };
+        shard.execute(init).await.map_err(refused).map(drop)
+    }
+}
+
+/// A life of the shards' outboxes: new with every history.
+fn incarnation(history: HistoryId) -> u64 {
+    (history.0 >> 64) as u64 ^ history.0 as u64
+}
+
+/// All buckets cut evenly over the shards of a new cluster, which are numbered from 0.
+fn even_table(shards: u16) -> Vec<(Bucket, Bucket, ShardId)> {
+    let shards = usize::from(shards.max(1));
+    let bound = |shard: usize| shard * BUCKETS / shards;
+    (0..shards)
+        .map(|shard| (Bucket(bound(shard) as u16), Bucket((bound(shard + 1) - 1) as u16), ShardId(shard as u16)))
+        .collect()
+}
+
+/// Bucket → place in `shards`, as the shards' states say.
+fn bucket_table(shards: &[Arc<Shard>]) -> Result<Box<[u16]>> {
+    let mut table = vec![u16::MAX; BUCKETS].into_boxed_slice();
+    for (place, shard) in shards.iter().enumerate() {
+        let ranges = shard.read(|state, _| state.table().1.to_vec());
+        for (first, last, _) in ranges.into_iter().filter(|(.., owner)| *owner == shard.id()) {
+            table[usize::from(first.0)..=usize::from(last.0)].fill(place as u16);
+        }
+    }
+    match table.iter().position(|place| *place == u16::MAX) {
+        Some(bucket) => Err(Error::NoOwner(Bucket(bucket as u16))),
+        None => Ok(table),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_table_gives_every_bucket_one_owner() {
+        for shards in [1, 3, 4, 64, 1000] {
+            let table = even_table(shards);
+            assert_eq!(table.len(), usize::from(shards));
+            assert_eq!((table[0].0, table[table.len() - 1].1), (Bucket(0), Bucket(u16::MAX)));
+            assert!(table.windows(2).all(|pair| pair[0].1.0 + 1 == pair[1].0.0));
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! The task behind a proposer's door: judges what has queued, makes entries of it and hands them to Raft.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hashbrown::HashMap;
+use logstore::id::{BodyHash, ConnectionId, TimeMs};
+use logstore::{Journal, Refused};
+
+use crate::raft::group::{Group, leader_of};
+use crate::raft::types::{OnComplete, Payload};
+use crate::shard::answer::{Answer, Ticket};
+use crate::shard::core::ShardCore;
+use crate::shard::look_up::{LookUpLimit, may_be_refused_for_now};
+use crate::shard::pipeline::{Pipelines, Verdict};
+use crate::shard::proposer::in_flight::{InFlight, Undecided};
+use crate::shard::proposer::work::Work;
+use crate::shard::proposer::{News, Proposer};
+use crate::shard::{Capacity, PipelineSlot};
+use crate::{BatchBuilder, Clock, Command, Outcome, Refusal, Send, Stored, encoded_len};
+
+/// Runs one shard's proposer.
+pub(crate) struct ProposerTask {
+    proposer: Arc<Proposer>,
+    core: Arc<ShardCore>,
+    group: Group,
+    journal: Journal,
+    clock: Arc<dyn Clock>,
+    pipelines: Pipelines,
+    look_ups: LookUpLimit,
+    pending: VecDeque<Work>,
+    /// What waits for an undecided message of its connection, in order.
+    held: HashMap<ConnectionId, VecDeque<Work>>,
+    builder: BatchBuilder,
+    closed: bool,
+}
+
+/// The entry being made.
+struct Making {
+    builder: BatchBuilder,
+    tickets: Vec<Ticket>,
+    undecided: Vec<Undecided>,
+    bytes_max: usize,
+    time: TimeMs,
+}
+
+/// What becomes of a command now.
+enum Judgement {
+    Take,
+    /// Into the entry, and nothing after it before it is decided.
+    TakeUndecided,
+    Answer(Answer),
+    Hold,
+}
+
+impl ProposerTask {
+    /// The task for `proposer`.
+    pub(crate) fn new(
+        proposer: Arc<Proposer>,
+        core: Arc<ShardCore>,
+        group: Group,
+        journal: Journal,
+        clock: Arc<dyn Clock>,
+    ) -> ProposerTask {
+        ProposerTask {
+            proposer,
+            core,
+            group,
+            journal,
+            clock,
+            pipelines: Pipelines::default(),
+            look_ups: LookUpLimit::default(),
+            pending: VecDeque::new(),
+            held: HashMap::new(),
+            builder: BatchBuilder::new(),
+            closed: false,
+        }
+    }
+
+    /// Proposes until closed, then waits for what is in flight. What never got so far is refused.
+    pub(crate) async fn run(mut self) {
+        loop {
+            self.hear();
+            self.fetch();
+            if self.closed {
+                break;
+            }
+            if self.pending.is_empty() {
+                self.rest().await;
+            } else if self.is_full() {
+                self.proposer.wake.notified().await;
+            } else if let Some((entry, term)) = self.make_entry() {
+                self.hand_over(entry, term).await;
+            }
+        }
+        self.refuse_all(Capacity::NotLeading);
+        while self.proposer.in_flight.load(Ordering::Acquire) > 0 {
+            self.proposer.wake.notified().await;
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.proposer.in_flight.load(Ordering::Acquire) >= self.proposer.limits.entries_in_flight
+    }
+
+    /// Sleeps until there is something to do; a proposal that came meanwhile is seen.
+    async fn rest(&mut self) {
+        self.proposer.idle.store(true, Ordering::SeqCst);
+        let quiet = self.proposer.queue.lock().waiting.is_empty();
+        if quiet {
+            self.proposer.wake.notified().await;
+        }
+        self.proposer.idle.store(false, Ordering::SeqCst);
+    }
+
+    fn fetch(&mut self) {
+        let mut queue = self.proposer.queue.lock();
+        self.closed |= queue.closed;
+        self.pending.extend(queue.waiting.drain(..).map(Work::of));
+    }
+
+    fn hear(&mut self) {
+        let news = std::mem::take(&mut *self.proposer.news.lock());
+        for news in news {
+            match news {
+                News::Decided(slot, conversation) => {
+                    self.pipelines.decided(slot, conversation);
+                    self.resume(slot.connection);
+                }
+                News::Ended(slot, conversation) => {
+                    self.pipelines.end(slot, conversation);
+                    self.resume(slot.connection);
+                }
+                News::Closed(connection) => self.pipelines.forget(connection),
+            }
+        }
+    }
+
+    /// What was held of a connection is judged again, before anything that came after it.
+    fn resume(&mut self, connection: ConnectionId) {
+        for work in self.held.remove(&connection).unwrap_or_default().into_iter().rev() {
+            self.pending.push_front(work);
+        }
+    }
+
+    /// Makes one entry of what is pending; `None` if nothing of it goes into the log now.
+    fn make_entry(&mut self) -> Option<(Making, u64)> {
+        let Some(term) = self.group.leading_term() else {
+            self.refuse_all(Capacity::NotLeading);
+            return None;
+        };
+        let room =
+            self.pending.front().map_or(0, |work| work.counted().bytes).max(self.proposer.limits.entry_bytes_max);
+        if let Err(refused) = self.journal.check_room(room) {
+            self.refuse_all(capacity(&refused));
+            return None;
+        }
+        self.lead(term);
+        let mut entry =
+            Making::new(std::mem::take(&mut self.builder), self.clock.now(), self.proposer.limits.entry_bytes_max);
+        while let Some(work) = self.pending.pop_front() {
+            if !entry.should_hold(&work) {
+                self.pending.push_front(work);
+                break;
+            }
+            if let Some(rest) = self.admit(work, &mut entry) {
+                self.pending.push_front(rest);
+                break;
+            }
+        }
+        if entry.is_empty() {
+            self.builder = entry.builder;
+            return None;
+        }
+        Some((entry, term))
+    }
+
+    /// In a new term nothing is known of pipelines, and nobody waits for decisions of an earlier one.
+    fn lead(&mut self, term: u64) {
+        if self.pipelines.lead(term) {
+            let connections: Vec<_> = self.held.keys().copied().collect();
+            connections.into_iter().for_each(|connection| self.resume(connection));
+        }
+    }
+
+    /// Judges the commands of a work; gives back what did not fit into the entry.
+    fn admit(&mut self, mut work: Work, entry: &mut Making) -> Option<Work> {
+        while let Some((command, slot)) = work.next() {
+            if !entry.fits(command) {
+                let (ticket, rest) = work.cut();
+                entry.tickets.extend(ticket);
+                return Some(rest);
+            }
+            match self.judge(command, slot, entry.time) {
+                Judgement::Take => {
+                    entry.push(command);
+                    work.took();
+                }
+                Judgement::TakeUndecided => {
+                    entry.push_undecided(command, slot);
+                    work.took();
+                }
+                Judgement::Answer(answer) => work = work.answered(answer),
+                Judgement::Hold => {
+                    let connection = slot.map_or(ConnectionId(0), |slot| slot.connection);
+                    let (rest, held) = work.held();
+                    self.held.entry(connection).or_default().push_back(held);
+                    work = rest;
+                }
+            }
+        }
+        self.proposer.release(work.counted());
+        entry.tickets.extend(work.finish());
+        None
+    }
+
+    fn judge(&mut self, command: &mut Command, slot: Option<PipelineSlot>, now: TimeMs) -> Judgement {
+        let Command::Send(send) = command else { return Judgement::Take };
+        if !self.held.is_empty() && slot.is_some_and(|slot| self.held.contains_key(&slot.connection)) {
+            return Judgement::Hold;
+        }
+        if may_be_refused_for_now(send.client_msg_id, now) {
+            return self.judge_undecided(send, slot, now);
+        }
+        match slot.map_or(Verdict::Take, |slot| self.pipelines.take(slot, send.conversation)) {
+            Verdict::Take => Judgement::Take,
+            Verdict::Hold => Judgement::Hold,
+            Verdict::Refuse => Judgement::Answer(Err(Capacity::PredecessorFailed)),
+        }
+    }
+
+    /// A message whose id is not well inside the dedup window: looked up if it is before it, and waited for.
+    fn judge_undecided(&mut self, send: &mut Send, slot: Option<PipelineSlot>, now: TimeMs) -> Judgement {
+        match slot.map_or(Verdict::Take, |slot| self.pipelines.judge(slot, send.conversation)) {
+            Verdict::Take => {}
+            Verdict::Hold => return Judgement::Hold,
+            Verdict::Refuse => return Judgement::Answer(Err(Capacity::PredecessorFailed)),
+        }
+        let found = match self.look_up(send, now) {
+            Ok(found) => found,
+            Err(why) => return Judgement::Answer(Err(why)),
+        };
+        if let Some(slot) = slot {
+            self.pipelines.take(slot, send.conversation);
+        }
+        match (found, slot) {
+            (Some(outcome), _) => Judgement::Answer(Ok(outcome)),
+            (None, None) => Judgement::Take,
+            (None, Some(slot)) => {
+                self.pipelines.wait_for_decision(slot, send.conversation);
+                Judgement::TakeUndecided
+            }
+        }
+    }
+
+    /// The outcome of an earlier attempt that has left the dedup window; otherwise the send says how far it was looked for.
+    fn look_up(&mut self, send: &mut Send, now: TimeMs) -> Result<Option<Outcome>, Capacity> {
+        let state = &self.core.read().0;
+        if !state.needs_look_up(send) {
+            return Ok(None);
+        }
+        if !self.look_ups.allows(send.sender, now) {
+            return Err(Capacity::QueueFull);
+        }
+        send.checked_upto = state.checked_upto();
+        let held = state.look_up_old(send.conversation, send.sender, send.client_msg_id);
+        Ok(held.map(|(stored, body_hash)| repeated(send, stored, body_hash)))
+    }
+
+    /// Hands an entry to Raft; it comes back through its callback.
+    async fn hand_over(&mut self, entry: Making, term: u64) {
+        let Making { mut builder, tickets, undecided, time, .. } = entry;
+        let payload = builder.finish(time);
+        self.builder = builder;
+        let in_flight = InFlight::new(self.proposer.clone(), tickets, payload.clone(), undecided);
+        let done = OnComplete::new(move |result| in_flight.complete(result));
+        let write = self.group.raft().write(Payload(payload)).with_leader(leader_of(term)).responder(done);
+        if let Err(error) = write.await {
+            tracing::error!(shard = self.core.shard().0, %error, "Raft has stopped: the shard takes no more proposals");
+            self.proposer.close();
+        }
+    }
+
+    fn refuse_all(&mut self, why: Capacity) {
+        let held = self.held.drain().flat_map(|(_, works)| works).collect::<Vec<_>>();
+        for work in self.pending.drain(..).chain(held) {
+            self.proposer.release(work.counted());
+            work.refuse(why);
+        }
+    }
+}
+
+impl Making {
+    fn new(builder: BatchBuilder, time: TimeMs, bytes_max: usize) -> Making {
+        Making { builder, tickets: Vec::new(), undecided: Vec::new(), bytes_max, time }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.builder.is_empty()
+    }
+
+    /// Whether a work should be in this entry. One that would be whole in the next is not begun in this one.
+    fn should_hold(&self, work: &Work) -> bool {
+        self.is_empty() || self.builder.len() + work.counted().bytes <= self.bytes_max
+    }
+
+    /// A command that is larger than any entry gets one of its own.
+    fn fits(&self, command: &Command) -> bool {
+        self.is_empty() || self.builder.len() + encoded_len(command) <= self.bytes_max
+    }
+
+    fn push(&mut self, command: &Command) {
+        self.builder.add(command);
+    }
+
+    fn push_undecided(&mut self, command: &Command, slot: Option<PipelineSlot>) {
+        if let (Command::Send(send), Some(slot)) = (command, slot) {
+            self.undecided.push(Undecided {
+                index: self.builder.count() as usize,
+                slot,
+                conversation: send.conversation,
+            });
+        }
+        self.push(command);
+    }
+}
+
+/// What a message is told whose id was accepted before.
+fn repeated(send: &Send, stored: Stored, body_hash: BodyHash) -> Outcome {
+    if send.body_hash == body_hash {
+        Outcome::Sent(Stored { duplicate: true, ..stored })
+    } else {
+        Outcome::Refused(Refusal::IdempotencyConflict)
+    }
+}
+
+fn capacity(refused: &Refused) -> Capacity {
+    match refused {
+        Refused::NoSpace => Capacity::NoSpace,
+        Refused::QueueFull => Capacity::QueueFull,
+        Refused::Stopped => Capacity::NotLeading,
+    }
+}

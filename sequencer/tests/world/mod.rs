@@ -1,0 +1,154 @@
+//! A node's shards on a real journal in a directory of its own, and what tests do with them.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use logstore::id::{ClientMsgId, ConnectionId, ConversationId, HistoryId, NodeId, SeqId, TimeMs, UserId};
+use logstore::{Journal, JournalOptions, RecordKind};
+use sequencer::{
+    Clock, Command, Outcome, PipelineSlot, Proposal, ProposalResult, Send, Sequencer, SequencerOptions, Shard, Stored,
+    SystemClock,
+};
+use tempfile::TempDir;
+
+/// Long enough for anything that works.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// A running node.
+pub struct World {
+    dir: TempDir,
+    pub options: SequencerOptions,
+    clock: Arc<dyn Clock>,
+    pub journal: Journal,
+    pub sequencer: Arc<Sequencer>,
+}
+
+/// Options with small sizes.
+pub fn options() -> SequencerOptions {
+    SequencerOptions {
+        node: NodeId(1),
+        shards: 4,
+        history: HistoryId(0x1234_5678_9abc),
+        entry_bytes_max: 64 << 10,
+        entries_in_flight: 2,
+        queue_commands_max: 100_000,
+        queue_bytes_max: 64 << 20,
+        tail_bytes: 16 << 20,
+        seal_bytes: 64 << 20,
+    }
+}
+
+fn open_journal(dir: &TempDir) -> Journal {
+    let options = JournalOptions { file_bytes: 8 << 20, ..JournalOptions::default() };
+    Journal::open(logstore::io::real(dir.path()), options, Box::new(|error| panic!("{error}"))).unwrap()
+}
+
+impl World {
+    pub async fn new(options: SequencerOptions) -> World {
+        World::with_clock(options, Arc::new(SystemClock)).await
+    }
+
+    pub async fn with_clock(options: SequencerOptions, clock: Arc<dyn Clock>) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = open_journal(&dir);
+        let sequencer = Sequencer::open(options.clone(), journal.clone(), clock.clone()).await.unwrap();
+        World { dir, options, clock, journal, sequencer }
+    }
+
+    /// Stops and starts again on the same files.
+    pub async fn restart(self) -> World {
+        let World { dir, options, clock, journal, sequencer } = self;
+        sequencer.shutdown().await;
+        journal.close();
+        drop((sequencer, journal));
+        let journal = open_journal(&dir);
+        let sequencer = Sequencer::open(options.clone(), journal.clone(), clock.clone()).await.unwrap();
+        World { dir, options, clock, journal, sequencer }
+    }
+
+    pub fn shard_of(&self, conversation: ConversationId) -> &Arc<Shard> {
+        self.sequencer.shard_of(conversation)
+    }
+
+    /// A group of some users, the first of them its owner.
+    pub async fn group(&self, number: u64, members: &[u64]) -> ConversationId {
+        let group = ConversationId::group(number);
+        let command = Command::GroupCreate {
+            group,
+            creator: UserId(members[0]),
+            request: id_now(),
+            name: format!("group {number}"),
+            members: members.iter().copied().map(UserId).collect(),
+        };
+        let outcome = self.shard_of(group).execute(command).await.unwrap();
+        assert!(matches!(outcome, Outcome::Group { seq: SeqId(1), .. }), "{outcome:?}");
+        group
+    }
+
+    /// Sends one message and gives where it is.
+    pub async fn send(&self, send: Send) -> Stored {
+        let outcome = self.shard_of(send.conversation).execute(Command::Send(send)).await.unwrap();
+        stored(&outcome)
+    }
+}
+
+/// The place of a message that must have been stored.
+pub fn stored(outcome: &Outcome) -> Stored {
+    let Outcome::Sent(stored) = outcome else { panic!("not stored: {outcome:?}") };
+    *stored
+}
+
+/// A message with a fresh id.
+pub fn text(conversation: ConversationId, sender: u64, body: impl Into<Bytes>) -> Send {
+    text_with_id(conversation, sender, body, id_now())
+}
+
+pub fn text_with_id(conversation: ConversationId, sender: u64, body: impl Into<Bytes>, id: ClientMsgId) -> Send {
+    let body = body.into();
+    Send {
+        conversation,
+        sender: UserId(sender),
+        origin: ConnectionId(0),
+        client_msg_id: id,
+        kind: RecordKind::TEXT,
+        body_hash: Send::hash_of(RecordKind::TEXT, &body),
+        checked_upto: 0,
+        body,
+    }
+}
+
+static COUNTER: AtomicU64 = AtomicU64::new(1);
+
+/// A fresh id of now.
+pub fn id_now() -> ClientMsgId {
+    id_at(SystemClock.now())
+}
+
+/// A fresh id of some time, in the shape of a UUIDv7.
+pub fn id_at(time: TimeMs) -> ClientMsgId {
+    let counter = u128::from(COUNTER.fetch_add(1, Ordering::Relaxed));
+    ClientMsgId(u128::from(time.0) << 80 | 0x7 << 76 | 0b10 << 62 | counter)
+}
+
+/// A place in a pipeline.
+pub fn slot(connection: u64, epoch: u32, n: u64) -> PipelineSlot {
+    PipelineSlot { connection: ConnectionId(connection), epoch, n }
+}
+
+/// Proposes sends with their slots; the results come through the channel.
+pub fn propose(shard: &Shard, sends: Vec<Send>, pipeline: Vec<PipelineSlot>) -> mpsc::Receiver<ProposalResult> {
+    let (tx, rx) = mpsc::channel();
+    let commands = sends.into_iter().map(Command::Send).collect();
+    let reply = Box::new(move |results| drop(tx.send(results)));
+    shard.propose(Proposal { commands, pipeline, reply });
+    rx
+}
+
+/// Proposes and waits.
+pub fn proposed(shard: &Shard, sends: Vec<Send>, pipeline: Vec<PipelineSlot>) -> ProposalResult {
+    tokio::task::block_in_place(|| propose(shard, sends, pipeline).recv_timeout(SOON).unwrap())
+}
