@@ -31,8 +31,30 @@ pub enum Failure {
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
+    /// What the client library says has an exit code of its own, whatever context was put around it.
     fn from(error: E) -> Failure {
-        Failure::Failed(error.into())
+        use gateway::client::Error;
+        let error = error.into();
+        match error.downcast_ref::<Error>() {
+            Some(Error::Refused(refusal)) => {
+                let remedy = remedy_of(refusal);
+                Failure::Refused(if remedy.is_empty() { error } else { anyhow::anyhow!("{error:#}; {remedy}") })
+            }
+            Some(Error::Unreachable { .. }) => Failure::Unreachable(anyhow::anyhow!("{error:#}; {NO_SERVER}")),
+            Some(Error::Closed { .. } | Error::Timeout { .. }) => Failure::Unreachable(error),
+            _ => Failure::Failed(error),
+        }
+    }
+}
+
+const NO_SERVER: &str = "start a node with `skein server --dev`, or name a running one with --server ADDR";
+
+/// What to type after a refusal.
+fn remedy_of(refusal: &gateway::client::Refusal) -> &'static str {
+    match refusal.code() {
+        Some(fanout::Code::Unauthenticated | fanout::Code::SessionOver) => "sign in with `skein login NAME`",
+        Some(fanout::Code::NameTaken) => "choose another name, or sign in with `skein login NAME`",
+        _ => "",
     }
 }
 

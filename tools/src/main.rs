@@ -12,6 +12,7 @@ mod config;
 mod demo;
 mod exit;
 mod output;
+mod profile;
 mod replay;
 mod server;
 mod user;

@@ -32,7 +32,7 @@ const NEWEST_RECORDS: u64 = 200;
 /// What is wanted of the time before the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backlog {
-    /// Nothing: rows, and records from now on.
+    /// Nothing of conversations that are new here: their rows, and records from now on. What [`Progress`] knows is completed.
     Skip,
     /// What was missed since the cursor; of conversations that are new here, the newest.
     Newest,
@@ -369,7 +369,7 @@ impl Inbox {
         thread.head = thread.head.max(row.head.0);
         thread.belong_to(slot, &mut self.slots);
         match self.backlog {
-            Backlog::Skip if thread.hole.is_none() => thread.skip_to(row.head.0 + 1),
+            Backlog::Skip if is_new => thread.next = row.head.0 + 1,
             Backlog::All if is_new => thread.next = row.visible_from.0.max(1),
             _ => {}
         }

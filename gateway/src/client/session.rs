@@ -123,8 +123,13 @@ pub struct Ticket(oneshot::Receiver<SendOutcome>);
 
 impl Ticket {
     /// Awaits it. An error means that the session ended before; the outcome is then unknown.
-    pub async fn settled(self) -> Result<SendOutcome, Error> {
-        self.0.await.map_err(|_| Error::Closed { reason: "the session ended".into() })
+    pub async fn settled(mut self) -> Result<SendOutcome, Error> {
+        self.settle().await
+    }
+
+    /// The same, for one that is kept while other things are awaited too; not to be called again once it has answered.
+    pub async fn settle(&mut self) -> Result<SendOutcome, Error> {
+        (&mut self.0).await.map_err(|_| Error::Closed { reason: "the session ended".into() })
     }
 }
 
@@ -168,6 +173,17 @@ impl Session {
                 Some(group) => self.taken.extend(group),
                 None => return Err(self.end_reason().await),
             }
+        }
+    }
+
+    /// All events that are there, or the next; an error: the session is over.
+    pub async fn next_group(&mut self) -> Result<Vec<Event>, Error> {
+        if !self.taken.is_empty() {
+            return Ok(self.taken.drain(..).collect());
+        }
+        match self.events.recv().await {
+            Some(group) => Ok(group),
+            None => Err(self.end_reason().await),
         }
     }
 

@@ -1,34 +1,147 @@
 //! Commands that need the admin key.
 
-use clap::Args;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::exit::Outcome;
-use crate::output::Globals;
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use gateway::auth::AdminKey;
+use gateway::client::{Connection, Greeting};
+use logstore::id::TimeMs;
+
+use crate::bench::accounts::AdminArgs;
+use crate::exit::{Failure, Outcome};
+use crate::output::{Globals, Printer};
+use crate::user::{block_on, connect_options, server_of};
+
+mod import;
+mod shard;
+mod token;
 
 /// Arguments of `skein user`.
 #[derive(Args)]
-pub struct UserArgs {}
+pub struct UserArgs {
+    #[command(subcommand)]
+    command: UserCommand,
+}
+
+#[derive(Subcommand)]
+enum UserCommand {
+    /// Create accounts from JSON lines; those that exist stay as they are
+    #[command(after_help = "Examples:\n  \
+        skein user import users.jsonl --data-dir ./skein-data\n  \
+        echo '{\"name\": \"erin\"}' | skein user import - --admin-key admin.pem --server 10.0.0.5:7400 -o json\n\n\
+        Each line is {\"name\": \"...\", \"password_phc\": \"$argon2id$...\"}; without a password_phc\n\
+        the account has no password and signs in with minted tokens.")]
+    Import(import::Args),
+}
+
 /// Arguments of `skein token`.
 #[derive(Args)]
-pub struct TokenArgs {}
+pub struct TokenArgs {
+    #[command(subcommand)]
+    command: TokenCommand,
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Print an access token of a user, and nothing else
+    #[command(after_help = "Examples:\n  \
+        skein token mint alice --data-dir ./skein-data\n  \
+        SKEIN_TOKEN=$(skein token mint alice --data-dir ./skein-data) skein tail --once")]
+    Mint(token::Args),
+}
+
 /// Arguments of `skein shard`.
 #[derive(Args)]
-pub struct ShardArgs {}
+pub struct ShardArgs {
+    #[command(subcommand)]
+    command: ShardCommand,
+}
+
+#[derive(Subcommand)]
+enum ShardCommand {
+    /// List the node's shards
+    #[command(after_help = "Examples:\n  skein shard list --data-dir ./skein-data\n  \
+        skein shard list --admin-key admin.pem --server 10.0.0.5:7400 -o json")]
+    List(shard::ListArgs),
+    /// Seal shards: freeze what they hold so far
+    #[command(after_help = "Examples:\n  skein shard seal --all --data-dir ./skein-data\n  \
+        skein shard seal 0 3 --admin-key admin.pem")]
+    Seal(shard::SealArgs),
+}
 
 /// `skein user`.
 pub fn run_user(args: UserArgs, globals: &Globals) -> Outcome {
-    let _ = (args, globals);
-    unimplemented!()
+    let mut printer = Printer::new(globals);
+    match args.command {
+        UserCommand::Import(args) => block_on(import::run(args, globals, &mut printer)),
+    }
 }
 
 /// `skein token`.
 pub fn run_token(args: TokenArgs, globals: &Globals) -> Outcome {
-    let _ = (args, globals);
-    unimplemented!()
+    let mut printer = Printer::new(globals);
+    match args.command {
+        TokenCommand::Mint(args) => block_on(token::run(args, globals, &mut printer)),
+    }
 }
 
 /// `skein shard`.
 pub fn run_shard(args: ShardArgs, globals: &Globals) -> Outcome {
-    let _ = (args, globals);
-    unimplemented!()
+    let mut printer = Printer::new(globals);
+    match args.command {
+        ShardCommand::List(args) => block_on(shard::list(args, globals, &mut printer)),
+        ShardCommand::Seal(args) => block_on(shard::seal(args, globals, &mut printer)),
+    }
+}
+
+/// Connects as administrator; also says where to.
+pub async fn connect(admin: &AdminArgs, globals: &Globals) -> Result<(Connection, String), Failure> {
+    let key = AdminKey::load(&admin.key_file()?)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    let server = match (&globals.server, &admin.data_dir) {
+        (None, Some(dir)) => listening(dir).unwrap_or_else(|| server_of(globals, None)),
+        _ => server_of(globals, None),
+    };
+    let (connection, _) = Connection::connect(&server, connect_options(globals, None)?).await?;
+    let token = key.token(TimeMs(now.as_millis() as u64));
+    connection.hello(Greeting { token, device: "admin".into(), ..Greeting::default() }).await?;
+    Ok((connection, server))
+}
+
+/// Where the node of a data directory listens, as its lock file says.
+fn listening(data_dir: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(data_dir.join("skein.lock")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("listen"))?;
+    let addr = line.trim_start_matches([' ', '=']).trim().trim_matches('"');
+    let addr: std::net::SocketAddr = addr.parse().ok()?;
+    let ip = match addr.ip() {
+        ip if !ip.is_unspecified() => ip,
+        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    Some(std::net::SocketAddr::new(ip, addr.port()).to_string())
+}
+
+/// A day, unless told otherwise.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_file_says_where_the_node_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(listening(dir.path()), None);
+        let lock =
+            |listen: &str| std::fs::write(dir.path().join("skein.lock"), format!("pid = 5\nlisten = \"{listen}\"\n"));
+        lock("127.0.0.1:7411").unwrap();
+        assert_eq!(listening(dir.path()).as_deref(), Some("127.0.0.1:7411"));
+        lock("0.0.0.0:7411").unwrap();
+        assert_eq!(listening(dir.path()).as_deref(), Some("127.0.0.1:7411"));
+        lock("[::]:7411").unwrap();
+        assert_eq!(listening(dir.path()).as_deref(), Some("[::1]:7411"));
+    }
 }
