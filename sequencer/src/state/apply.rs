@@ -5,12 +5,12 @@
 
 use bytes::Bytes;
 use logstore::RecordHead;
-use logstore::id::{BodyHash, ClientMsgId, ConnectionId, ConversationId, HistoryId, LogIndex, UserId};
+use logstore::id::{BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, LogIndex, ShardId, UserId};
 use logstore::{BodyPlace, RecordKind};
 
-use super::{ConversationRow, OwnRow, ShardState};
+use super::{ConversationRow, OwnRow, ShardState, keys};
 use crate::codec::{self, View};
-use crate::{Applied, Command, CommittedRecord, Outcome, Refusal, Stored};
+use crate::{Applied, Batch, Command, CommittedRecord, Outcome, Refusal, Stored};
 
 /// A record that has passed every check.
 pub(super) struct Accept {
@@ -30,6 +30,7 @@ impl ShardState {
     pub fn apply(&mut self, index: LogIndex, payload: &Bytes) -> Applied {
         self.skip(index);
         let mut out = Applied::new(self.own.shard, index, self.own.time);
+        debug_assert!(self.holds_keys_of(payload), "entry {index}: a key was not brought to memory");
         match codec::check(payload) {
             Ok(batch) => self.apply_batch(batch, &mut out),
             Err(_) => out.outcomes.push(Outcome::Refused(Refusal::Malformed)),
@@ -58,6 +59,18 @@ impl ShardState {
         }
         self.dedup.advance(self.own.time);
         self.fold_step();
+    }
+
+    /// Whether everything the entry touches is in memory.
+    fn holds_keys_of(&self, payload: &Bytes) -> bool {
+        if self.below.is_empty() {
+            return true;
+        }
+        let mut holds = true;
+        for command in Batch::decode(payload).map(|batch| batch.commands).unwrap_or_default() {
+            keys(&command, &mut |key| holds &= self.holds(&key));
+        }
+        holds
     }
 
     fn command(&mut self, command: Command, offset: u32, out: &mut Applied) -> Outcome {
@@ -94,7 +107,7 @@ impl ShardState {
         history: HistoryId,
         incarnation: u64,
         table_epoch: u64,
-        table: Vec<(logstore::id::Bucket, logstore::id::Bucket, logstore::id::ShardId)>,
+        table: Vec<(Bucket, Bucket, ShardId)>,
     ) -> Outcome {
         if self.own.history.is_none() {
             self.own.history = Some(history);

@@ -28,6 +28,7 @@ mod send;
 mod user;
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 use logstore::id::{
@@ -35,7 +36,7 @@ use logstore::id::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::store::{Sharded, Table};
+use crate::store::{NothingSealed, Row, Sharded, StateSource, Table};
 use crate::{Effect, Send, Stored};
 
 pub use crate::codec::send_at;
@@ -63,6 +64,7 @@ pub struct ShardState {
     inboxes: Table<ShardId, InboxRow>,
     index: MemberIndex,
     unsealed_bytes: u64,
+    below: Arc<dyn StateSource>,
 }
 
 /// Who is where, derived from member rows.
@@ -79,8 +81,14 @@ struct MemberIndex {
 pub const MEMBERS_MAX: usize = 100_000;
 
 impl ShardState {
-    /// The state before the first entry.
+    /// The state before the first entry, with nothing below it.
     pub fn new(shard: ShardId) -> ShardState {
+        ShardState::above(shard, Arc::new(NothingSealed))
+    }
+
+    /// The state before the first entry whose rows may be in `below`. Apply never reads from there: it asserts that
+    /// [`crate::store::Prefetch`] has done so.
+    pub fn above(shard: ShardId, below: Arc<dyn StateSource>) -> ShardState {
         ShardState {
             own: OwnRow::new(shard),
             applied: LogIndex(0),
@@ -94,6 +102,7 @@ impl ShardState {
             inboxes: Table::new(1),
             index: MemberIndex::new(),
             unsealed_bytes: 0,
+            below,
         }
     }
 
@@ -233,6 +242,52 @@ impl ShardState {
     /// The last `Seal` under which [`ShardState::look_up_old`] looks: goes into a `Send` as `checked_upto`.
     pub fn checked_upto(&self) -> u64 {
         self.dedup.generation() - 1
+    }
+
+    /// Whether a look at this key is answered from memory, be it that there is no row.
+    pub fn holds(&self, key: &Key) -> bool {
+        let held = match key {
+            Key::Conversation(id) => self.conversations.holds(id),
+            Key::Member(conversation, user) => self.members.holds(&(*conversation, *user)),
+            Key::User(id) => self.users.holds(id),
+            Key::Name(name) => self.names.holds(name),
+            Key::Relation(user, peer) => self.relations.holds(&(*user, *peer)),
+            Key::Outbox(_) | Key::Inbox(_) | Key::Shard => true,
+        };
+        held || !self.below.may_contain(key)
+    }
+
+    /// Takes in what is below memory for a key (`None`: nothing is); rows written since hide it. A row of another kind
+    /// than the key's is a defect of the source.
+    pub fn load(&mut self, key: Key, row: Option<Row>) {
+        match (key, row) {
+            (Key::Conversation(id), None) => self.conversations.load(id, None),
+            (Key::Conversation(id), Some(Row::Conversation(row))) => self.conversations.load(id, Some(row)),
+            (Key::Member(conversation, user), None) => self.members.load((conversation, user), None),
+            (Key::Member(conversation, user), Some(Row::Member(row))) => {
+                self.members.load((conversation, user), Some(row));
+            }
+            (Key::User(id), None) => self.users.load(id, None),
+            (Key::User(id), Some(Row::User(row))) => self.users.load(id, Some(row)),
+            (Key::Name(name), None) => self.names.load(name, None),
+            (Key::Name(name), Some(Row::Name(row))) => self.names.load(name, Some(row)),
+            (Key::Relation(user, peer), None) => self.relations.load((user, peer), None),
+            (Key::Relation(user, peer), Some(Row::Relation(row))) => self.relations.load((user, peer), Some(row)),
+            (Key::Outbox(_) | Key::Inbox(_) | Key::Shard, None) => {}
+            (key, Some(row)) => panic!("{row:?} is not a row of {key:?}"),
+        }
+    }
+
+    /// Forgets what was loaded for a key; what was written since stays.
+    pub fn unload(&mut self, key: &Key) {
+        match key {
+            Key::Conversation(id) => self.conversations.unload(id),
+            Key::Member(conversation, user) => self.members.unload(&(*conversation, *user)),
+            Key::User(id) => self.users.unload(id),
+            Key::Name(name) => self.names.unload(name),
+            Key::Relation(user, peer) => self.relations.unload(&(*user, *peer)),
+            Key::Outbox(_) | Key::Inbox(_) | Key::Shard => {}
+        }
     }
 
     /// Lets go of ids that left the dedup window up to this generation: their segments are published on this replica, so

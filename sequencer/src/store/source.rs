@@ -1,0 +1,66 @@
+//! What lies below memory: sealed state, as prefetch asks for it.
+
+use std::io;
+
+use crate::state::{ConversationRow, Key, MemberRow, NameRow, RelationRow, UserRow};
+
+/// Rows that are not in memory.
+///
+/// `may_contain` and `load` speak of one and the same moment: the newest sealed state on this replica. `load` may
+/// block and is called off the async workers; both may be called from several threads at once.
+pub trait StateSource: Send + Sync + 'static {
+    /// Whether there is nothing below memory at all, so that no entry needs to be looked into.
+    fn is_empty(&self) -> bool;
+
+    /// Whether a row of this key may be below memory. `false` only if it certainly is not.
+    fn may_contain(&self, key: &Key) -> bool;
+
+    /// The row of a key; `None` if there is none.
+    fn load(&self, key: &Key) -> io::Result<Option<Row>>;
+}
+
+/// A shard without sealed segments has nothing below memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NothingSealed;
+
+impl StateSource for NothingSealed {
+    fn is_empty(&self) -> bool {
+        true
+    }
+
+    fn may_contain(&self, _key: &Key) -> bool {
+        false
+    }
+
+    fn load(&self, _key: &Key) -> io::Result<Option<Row>> {
+        Ok(None)
+    }
+}
+
+/// A row of any of the tables that need not be in memory as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// Of `Key::Conversation`.
+    Conversation(ConversationRow),
+    /// Of `Key::Member`.
+    Member(MemberRow),
+    /// Of `Key::User`.
+    User(UserRow),
+    /// Of `Key::Name`.
+    Name(NameRow),
+    /// Of `Key::Relation`.
+    Relation(RelationRow),
+}
+
+impl Row {
+    /// About what the row takes in memory.
+    pub fn bytes(&self) -> usize {
+        let heap = match self {
+            Row::Conversation(row) => row.group.as_ref().map_or(0, |group| size_of_val(&**group) + group.name.len()),
+            Row::Member(row) if row.intervals.spilled() => size_of_val(&row.intervals[..]),
+            Row::User(row) => row.name.len() + row.password_phc.len() + size_of_val(&row.sessions[..]),
+            Row::Member(_) | Row::Name(_) | Row::Relation(_) => 0,
+        };
+        size_of::<Row>() + heap
+    }
+}

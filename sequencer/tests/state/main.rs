@@ -1,0 +1,13 @@
+//! What entries mean: rules, traces of the model that broke looser rules, and properties over random logs.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod accounts;
+mod dedup;
+mod direct;
+mod effects;
+mod groups;
+mod log;
+mod prefetch;
+mod properties;
+mod sends;
