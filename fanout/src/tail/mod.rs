@@ -17,6 +17,8 @@ mod attach;
 mod audience;
 mod dispatcher;
 mod hub;
+#[cfg(test)]
+mod model;
 
 pub use audience::Listener;
 pub use hub::{Deliveries, Generation, Hub, ReceiptsOut};

@@ -1,0 +1,563 @@
+//! Attaching, modelled: a real shard state and a real hub, with every delay in the test's hands.
+//!
+//! The world applies entries at once and dispatches them when told to. A device connects (its announcement takes
+//! effect), is answered later, breaks off, comes again with the cursor it was told; the gateway of the model holds and
+//! drops as the fence says. In the end every device must have got exactly what its user may see, once and in order, with
+//! no following message to help. The traces are those of the explicit-state model that concern a replica's side.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use logstore::id::*;
+use logstore::{RecordKind, Unsealed};
+use proptest::prelude::*;
+use sequencer::state::ShardState;
+use sequencer::{AccountSeed, Applied, Batch, Command, GroupChange, Outcome, Record, TailBatch};
+
+use super::attach::Fence;
+use super::{Announcement, Attachment, GatewayId, Hub};
+use crate::pages::tests::{Listed, block_on};
+
+const SHARD: ShardId = ShardId(1);
+const GATEWAY: GatewayId = GatewayId(9);
+
+/// One device of a user: what it has, and its connection if there is one.
+struct Device {
+    user: UserId,
+    told: LogIndex,
+    got: BTreeMap<ConversationId, Vec<SeqId>>,
+    connection: Option<Connection>,
+}
+
+struct Connection {
+    id: ConnectionId,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Announced; what arrives is held until the answer is there.
+    Pending { fence: Option<Fence>, held: Vec<(LogIndex, ConversationId, SeqId)> },
+    /// Answered as of an entry: what is at or below it was in the answer.
+    Live { as_of: LogIndex },
+    /// Told to announce itself anew.
+    Reset,
+}
+
+struct World {
+    state: ShardState,
+    unsealed: Unsealed,
+    records: Vec<Record>,
+    log: Vec<Arc<TailBatch>>,
+    dispatched: usize,
+    hub: Hub,
+    devices: Vec<Device>,
+    users: Vec<UserId>,
+    group: ConversationId,
+    ids: u128,
+    connections: u64,
+}
+
+impl World {
+    /// Four users, a group of the first two, one device each.
+    fn new() -> World {
+        let mut world = World {
+            state: ShardState::new(SHARD),
+            unsealed: Unsealed::new(),
+            records: Vec::new(),
+            log: Vec::new(),
+            dispatched: 0,
+            hub: Hub::new(SHARD),
+            devices: Vec::new(),
+            users: Vec::new(),
+            group: ConversationId::group(77),
+            ids: 0,
+            connections: 0,
+        };
+        let table = vec![(Bucket(0), Bucket(u16::MAX), SHARD)];
+        world.apply(Command::Init { history: HistoryId(1), incarnation: 1, table_epoch: 1, table });
+        for name in ["ann", "ben", "cam", "dee"] {
+            let request = world.id();
+            let claim = Command::ClaimName { name: name.into(), seed: AccountSeed::default(), request };
+            let Outcome::Claimed { user, .. } = world.apply(claim) else { panic!("a free name is claimed") };
+            world.users.push(user);
+        }
+        world.pump();
+        let (request, members) = (world.id(), vec![world.users[1]]);
+        let (group, creator) = (world.group, world.users[0]);
+        world.apply(Command::GroupCreate { group, creator, request, name: "all".into(), members });
+        for user in world.users.clone() {
+            world.device(user);
+        }
+        world.dispatch_all();
+        world
+    }
+
+    fn device(&mut self, user: UserId) -> usize {
+        self.devices.push(Device { user, told: LogIndex(0), got: BTreeMap::new(), connection: None });
+        self.devices.len() - 1
+    }
+
+    fn id(&mut self) -> ClientMsgId {
+        self.ids += 1;
+        ClientMsgId(u128::from(self.now().0) << 80 | 7 << 76 | 2 << 62 | self.ids)
+    }
+
+    fn now(&self) -> TimeMs {
+        TimeMs(ServerMsgId::EPOCH_MS + 1_000_000 + self.log.len() as u64)
+    }
+
+    fn apply(&mut self, command: Command) -> Outcome {
+        self.apply_all(vec![command]).remove(0)
+    }
+
+    fn apply_all(&mut self, commands: Vec<Command>) -> Vec<Outcome> {
+        let payload = Batch { time: self.now(), commands }.encode();
+        let index = LogIndex(self.log.len() as u64 + 1);
+        let applied: Applied = self.state.apply(index, &payload);
+        let outcomes = applied.outcomes.clone();
+        for record in &applied.records {
+            self.unsealed.push(&record.head, record.command_offset, record.made_body.clone());
+            self.records.push(Record { head: record.head, body: Bytes::new() });
+        }
+        self.log.push(Arc::new(TailBatch { applied, payload }));
+        outcomes
+    }
+
+    /// Carries effects from the shard to itself until none is left.
+    fn pump(&mut self) {
+        while let Some((incarnation, first, effects)) = self.state.outbox(SHARD, 100) {
+            let Outcome::Effects { last } = self.apply(Command::Effects { from: SHARD, incarnation, first, effects })
+            else {
+                panic!("effects are total")
+            };
+            self.apply(Command::AckEffects { to: SHARD, incarnation, upto: last });
+        }
+    }
+
+    fn message(&mut self, conversation: ConversationId, sender: usize) -> Command {
+        Command::Send(sequencer::Send {
+            conversation,
+            sender: self.users[sender],
+            origin: ConnectionId(0),
+            client_msg_id: self.id(),
+            kind: RecordKind::TEXT,
+            body_hash: BodyHash(0),
+            checked_upto: 0,
+            body: Bytes::from_static(b"hi"),
+        })
+    }
+
+    fn send(&mut self, conversation: ConversationId, sender: usize) {
+        let message = self.message(conversation, sender);
+        self.apply(message);
+    }
+
+    fn add(&mut self, user: usize) {
+        let change = GroupChange {
+            group: self.group,
+            actor: self.users[0],
+            request: self.id(),
+            add: vec![self.users[user]],
+            remove: vec![],
+        };
+        self.apply(Command::GroupChange(change));
+    }
+
+    fn remove(&mut self, user: usize) {
+        let change = GroupChange {
+            group: self.group,
+            actor: self.users[0],
+            request: self.id(),
+            add: vec![],
+            remove: vec![self.users[user]],
+        };
+        self.apply(Command::GroupChange(change));
+    }
+
+    fn open_direct(&mut self, a: usize, b: usize) -> ConversationId {
+        let (initiator, peer) = (self.users[a], self.users[b]);
+        self.apply(Command::OpenDirect { initiator, peer });
+        self.pump();
+        ConversationId::direct(initiator, peer)
+    }
+
+    /// A device announces itself; the old connection, if any, stays until it is detached.
+    fn announce(&mut self, device: usize) -> ConnectionId {
+        self.connections += 1;
+        let id = ConnectionId(self.connections);
+        self.announce_as(device, id);
+        id
+    }
+
+    fn announce_as(&mut self, device: usize, connection: ConnectionId) {
+        let announcement = Announcement {
+            gateway: GATEWAY,
+            connection,
+            user: self.devices[device].user,
+            cursor: self.devices[device].told,
+            bodies: true,
+        };
+        let fence = Fence::set(SHARD, &self.state, &self.unsealed, &mut self.hub, announcement, u64::MAX);
+        let stage = Stage::Pending { fence: Some(fence), held: Vec::new() };
+        self.devices[device].connection = Some(Connection { id: connection, stage });
+    }
+
+    /// The answer of a device's announcement comes in.
+    fn answer(&mut self, device: usize) {
+        let source = Source { world: &self.records };
+        let device = &mut self.devices[device];
+        let Some(Connection { stage: stage @ Stage::Pending { .. }, .. }) = &mut device.connection else { return };
+        let Stage::Pending { fence, held } = std::mem::replace(stage, Stage::Reset) else { unreachable!() };
+        let fence = fence.expect("answered once");
+        assert!(self.hub.is_current(fence.generation), "a reset makes every announcement void");
+        let Attachment { as_of, records, .. } = block_on(fence.read(&source)).unwrap();
+        *stage = Stage::Live { as_of };
+        for record in records {
+            device.keep(record.head.conversation, record.head.seq);
+        }
+        device.told = as_of;
+        for (index, conversation, seq) in held.into_iter().filter(|(index, ..)| *index > as_of) {
+            device.keep(conversation, seq);
+            device.told = index;
+        }
+    }
+
+    fn detach(&mut self, device: usize) {
+        if let Some(connection) = self.devices[device].connection.take() {
+            self.hub.detach(connection.id, self.devices[device].user);
+        }
+    }
+
+    /// The next applied entry is handed out.
+    fn dispatch(&mut self) -> bool {
+        let Some(batch) = self.log.get(self.dispatched).cloned() else { return false };
+        self.dispatched += 1;
+        let told_to_all = vec![true; batch.applied.cursors.len()];
+        for (gateway, delivery) in self.hub.dispatch(&batch, &told_to_all) {
+            assert_eq!(gateway, GATEWAY);
+            for target in &delivery.targets {
+                let head = &batch.applied.records[target.record as usize].head;
+                for connection in &delivery.connections[target.to.start as usize..target.to.end as usize] {
+                    self.deliver(*connection, batch.applied.index, head.conversation, head.seq);
+                }
+            }
+        }
+        true
+    }
+
+    fn deliver(&mut self, to: ConnectionId, index: LogIndex, conversation: ConversationId, seq: SeqId) {
+        let device = self.devices.iter_mut().find(|d| d.connection.as_ref().is_some_and(|c| c.id == to));
+        let Some(device) = device else { return };
+        match device.connection.as_mut().map(|c| &mut c.stage) {
+            Some(Stage::Pending { held, .. }) => held.push((index, conversation, seq)),
+            Some(Stage::Live { as_of }) if index > *as_of => {
+                device.keep(conversation, seq);
+                device.told = index;
+            }
+            _ => {}
+        }
+    }
+
+    fn dispatch_all(&mut self) {
+        while self.dispatch() {}
+    }
+
+    /// The dispatcher loses the tail: everything applied so far is gone for it.
+    fn reset(&mut self) {
+        self.dispatched = self.log.len();
+        self.hub.reset();
+        for connection in self.devices.iter_mut().filter_map(|d| d.connection.as_mut()) {
+            connection.stage = Stage::Reset;
+        }
+    }
+
+    /// Lets everything internal happen, and checks what every connected device then has.
+    fn settle(&mut self) {
+        for device in 0..self.devices.len() {
+            let reset = self.devices[device].connection.as_ref().filter(|c| matches!(c.stage, Stage::Reset));
+            if let Some(id) = reset.map(|c| c.id) {
+                self.announce_as(device, id);
+            }
+        }
+        self.dispatch_all();
+        for device in 0..self.devices.len() {
+            self.answer(device);
+        }
+        for device in self.devices.iter().filter(|d| d.connection.is_some()) {
+            assert_eq!(device.got, self.visible_to(device.user), "user {}", device.user);
+        }
+    }
+
+    fn visible_to(&self, user: UserId) -> BTreeMap<ConversationId, Vec<SeqId>> {
+        let mut visible: BTreeMap<ConversationId, Vec<SeqId>> = BTreeMap::new();
+        for head in self.records.iter().map(|r| r.head) {
+            if self.state.member(head.conversation, user).is_some_and(|row| row.sees(head.seq)) {
+                visible.entry(head.conversation).or_default().push(head.seq);
+            }
+        }
+        visible
+    }
+}
+
+impl Device {
+    /// Takes a record, which must be the next that it has not got.
+    fn keep(&mut self, conversation: ConversationId, seq: SeqId) {
+        let got = self.got.entry(conversation).or_default();
+        assert!(got.last().is_none_or(|last| *last < seq), "{conversation} {seq} again or late: {got:?}");
+        got.push(seq);
+    }
+}
+
+/// The log as history reads it.
+struct Source<'a> {
+    world: &'a [Record],
+}
+
+impl crate::pages::RecordSource for Source<'_> {
+    async fn records(
+        &self,
+        conversation: ConversationId,
+        from: SeqId,
+        to: SeqId,
+        records_max: usize,
+        bytes_max: usize,
+    ) -> sequencer::Result<Vec<Record>> {
+        let records = self.world.iter().filter(|r| r.head.conversation == conversation).cloned().collect();
+        Listed { records, read_max: 3 }.records(conversation, from, to, records_max, bytes_max).await
+    }
+}
+
+#[test]
+fn a_leaver_gets_the_leave_record_and_nothing_after_it() {
+    let mut world = World::new();
+    world.announce(1);
+    world.answer(1);
+    world.remove(1);
+    world.send(world.group, 0);
+    world.settle();
+    let leave = SeqId(2);
+    assert_eq!(world.devices[1].got[&world.group].last(), Some(&leave));
+}
+
+#[test]
+fn what_precedes_a_leave_is_sent_although_the_leave_is_applied_already() {
+    let mut world = World::new();
+    world.announce(1);
+    world.answer(1);
+    world.send(world.group, 0);
+    world.remove(1);
+    world.settle();
+    assert_eq!(world.devices[1].got[&world.group], [1, 2, 3].map(SeqId));
+}
+
+#[test]
+fn a_second_device_that_comes_after_a_leave_is_applied_takes_nothing_from_the_first() {
+    let mut world = World::new();
+    let second = world.device(world.users[1]);
+    world.announce(1);
+    world.answer(1);
+    world.send(world.group, 0);
+    world.remove(1);
+    world.announce(second);
+    world.answer(second);
+    world.settle();
+}
+
+#[test]
+fn a_message_between_announcement_and_answer_is_not_missed() {
+    let mut world = World::new();
+    world.announce(1);
+    world.send(world.group, 0);
+    world.dispatch_all();
+    world.answer(1);
+    world.settle();
+}
+
+#[test]
+fn a_message_applied_before_and_dispatched_after_the_announcement_comes_once() {
+    let mut world = World::new();
+    world.send(world.group, 0);
+    world.announce(1);
+    world.dispatch_all();
+    world.answer(1);
+    world.settle();
+}
+
+#[test]
+fn the_first_message_of_a_direct_opened_after_the_announcement_appears_by_itself() {
+    let mut world = World::new();
+    world.announce(2);
+    world.answer(2);
+    let direct = world.open_direct(0, 2);
+    world.send(direct, 0);
+    world.settle();
+    assert_eq!(world.devices[2].got[&direct], [SeqId(1)]);
+}
+
+#[test]
+fn a_group_joined_after_the_announcement_appears_by_itself() {
+    let mut world = World::new();
+    world.announce(3);
+    world.answer(3);
+    world.add(3);
+    world.send(world.group, 0);
+    world.settle();
+    assert_eq!(world.devices[3].got[&world.group], [2, 3].map(SeqId));
+}
+
+#[test]
+fn a_late_detach_of_the_old_connection_leaves_the_new_one_listening() {
+    let mut world = World::new();
+    let old = world.announce(1);
+    world.answer(1);
+    world.announce(1);
+    world.answer(1);
+    world.hub.detach(old, world.users[1]);
+    world.send(world.group, 0);
+    world.settle();
+}
+
+#[test]
+fn a_leave_lost_with_the_tail_shows_nothing_that_follows_it() {
+    let mut world = World::new();
+    world.announce(1);
+    world.answer(1);
+    world.remove(1);
+    world.reset();
+    world.send(world.group, 0);
+    world.settle();
+    assert_eq!(world.devices[1].got[&world.group].last(), Some(&SeqId(2)));
+}
+
+#[test]
+fn a_return_has_its_gap_and_what_was_missed_offline_is_clipped_to_it() {
+    let mut world = World::new();
+    world.announce(1);
+    world.answer(1);
+    world.dispatch_all();
+    world.detach(1);
+    world.remove(1);
+    world.send(world.group, 0);
+    world.add(1);
+    world.send(world.group, 0);
+    world.announce(1);
+    world.settle();
+    assert_eq!(world.devices[1].got[&world.group], [1, 2, 4, 5].map(SeqId));
+}
+
+#[test]
+fn ended_rows_that_changed_after_the_cursor_are_answered() {
+    let mut world = World::new();
+    world.announce(1);
+    world.answer(1);
+    world.detach(1);
+    world.remove(1);
+    world.announce(1);
+    let connection = world.devices[1].connection.take().unwrap();
+    let Stage::Pending { fence: Some(fence), .. } = connection.stage else { panic!("announced just now") };
+    let attachment = block_on(fence.read(&Source { world: &world.records })).unwrap();
+    assert_eq!(attachment.as_of, world.state.applied());
+    let [row] = &attachment.rows[..] else { panic!("one row changed: {:?}", attachment.rows) };
+    assert_eq!((row.active, row.head_seq, row.as_of), (false, SeqId(2), attachment.as_of));
+}
+
+#[test]
+fn nothing_is_answered_to_a_device_without_news() {
+    let mut world = World::new();
+    world.announce(1);
+    world.answer(1);
+    world.detach(1);
+    world.announce(1);
+    let connection = world.devices[1].connection.take().unwrap();
+    let Stage::Pending { fence: Some(fence), .. } = connection.stage else { panic!("announced just now") };
+    let attachment = block_on(fence.read(&Source { world: &world.records })).unwrap();
+    assert!(attachment.rows.is_empty() && attachment.records.is_empty());
+}
+
+/// Everything that can happen, with who it happens to.
+#[derive(Clone, Debug)]
+enum Step {
+    Send(usize),
+    SendDirect(usize, usize),
+    Burst(usize),
+    Add(usize),
+    Remove(usize),
+    Announce(usize),
+    Answer(usize),
+    Detach(usize),
+    Dispatch,
+    Reset,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let user = 0usize..4;
+    let device = 0usize..6;
+    let step = prop_oneof![
+        4 => user.clone().prop_map(Step::Send),
+        3 => (user.clone(), user.clone()).prop_map(|(a, b)| Step::SendDirect(a, b)),
+        2 => user.clone().prop_map(Step::Burst),
+        3 => user.clone().prop_map(Step::Add),
+        3 => (1usize..4).prop_map(Step::Remove),
+        5 => device.clone().prop_map(Step::Announce),
+        4 => device.clone().prop_map(Step::Answer),
+        3 => device.prop_map(Step::Detach),
+        9 => Just(Step::Dispatch),
+        1 => Just(Step::Reset),
+    ];
+    prop::collection::vec(step, 0..80)
+}
+
+impl World {
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Send(sender) => self.send(self.group, sender),
+            Step::SendDirect(a, b) => {
+                let direct = self.open_direct(a, b);
+                self.send(direct, a);
+            }
+            Step::Burst(sender) => {
+                // One entry: messages to the group, a return of its sender between them, and one more.
+                let mut commands: Vec<Command> = (0..3).map(|_| self.message(self.group, sender)).collect();
+                let request = self.id();
+                let (group, actor, user) = (self.group, self.users[0], self.users[sender]);
+                let remove = if sender == 0 { vec![] } else { vec![user] };
+                commands.push(Command::GroupChange(GroupChange { group, actor, request, add: vec![], remove }));
+                commands.push(self.message(self.group, 0));
+                self.apply_all(commands);
+            }
+            Step::Add(user) => self.add(user),
+            Step::Remove(user) => self.remove(user),
+            Step::Announce(device) => {
+                self.detach(device);
+                self.announce(device);
+            }
+            Step::Answer(device) => self.answer(device),
+            Step::Detach(device) => self.detach(device),
+            Step::Dispatch => drop(self.dispatch()),
+            Step::Reset => self.reset(),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_device_gets_what_its_user_may_see_once_and_in_order(steps in steps()) {
+        let mut world = World::new();
+        let (ben, cam) = (world.users[1], world.users[2]);
+        world.device(ben);
+        world.device(cam);
+        for step in steps {
+            world.step(step);
+        }
+        world.settle();
+        for device in 0..world.devices.len() {
+            if world.devices[device].connection.is_none() {
+                world.announce(device);
+            }
+        }
+        world.settle();
+    }
+}
