@@ -110,15 +110,12 @@ impl Audience {
         }
     }
 
-    /// Unseats a user whom the record at `seq` made leave; called after that record is dispatched.
-    pub fn leave(&mut self, group: ConversationId, user: UserId, seq: SeqId) {
+    /// Unseats a user whom a record made leave; called after that record is dispatched. If the user came back
+    /// before the announcement, the record of that is still to come and seats him again.
+    pub fn leave(&mut self, group: ConversationId, user: UserId) {
         let Some(announced) = self.users.get_mut(&user) else { return };
-        let began_before = |seat: &mut Seat| seat.join <= seq;
-        // A seat that began later belongs to a return that was applied before the announcement.
-        if self.groups.get_mut(&group).and_then(|seats| seat_of(seats, user)).is_some_and(began_before) {
-            announced.groups.retain(|g| *g != group);
-            self.remove_seat(group, user);
-        }
+        announced.groups.retain(|g| *g != group);
+        self.remove_seat(group, user);
     }
 
     /// Calls `hear` for every listener of a record.
@@ -203,7 +200,7 @@ mod tests {
         let mut audience = Audience::default();
         audience.announce(listener(1), ANN, [(GROUP, SeqId(1))].into_iter());
         assert_eq!(heard(&audience, GROUP, 4), vec![1]);
-        audience.leave(GROUP, ANN, SeqId(4));
+        audience.leave(GROUP, ANN);
         assert_eq!(heard(&audience, GROUP, 5), Vec::<u64>::new());
         assert!(audience.groups.is_empty() && audience.users[&ANN].groups.is_empty());
     }
@@ -223,7 +220,7 @@ mod tests {
         // As of the announcement: joined at 1, left at 4, back since 8.
         audience.announce(listener(1), ANN, [(GROUP, SeqId(8))].into_iter());
         audience.join(GROUP, ANN, SeqId(1));
-        audience.leave(GROUP, ANN, SeqId(4));
+        audience.leave(GROUP, ANN);
         audience.join(GROUP, ANN, SeqId(8));
         assert_eq!(heard(&audience, GROUP, 8), vec![1]);
         assert_eq!(heard(&audience, GROUP, 7), Vec::<u64>::new());

@@ -116,7 +116,7 @@ impl Hub {
         let change = membership(record).unwrap_or_default();
         change.joined.iter().for_each(|&user| self.audience.join(head.conversation, user, head.seq));
         self.audience.each(head.conversation, head.seq, |l| out.record(position, l));
-        change.left.iter().for_each(|&user| self.audience.leave(head.conversation, user, head.seq));
+        change.left.iter().for_each(|&user| self.audience.leave(head.conversation, user));
     }
 }
 
