@@ -14,11 +14,11 @@ use super::{Connection, SignedIn};
 use crate::session::Gateway;
 
 /// Answers read at a time: each is memory until it is queued, and one slow shard must not delay all others.
-const ANSWERS_AT_ONCE: usize = 4;
+const ANSWERS_AT_ONCE: usize = 2;
 /// Between attempts at a shard that does not answer, or is behind.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// A cursor that is still ahead after this many attempts is not ours: its device is told everything.
-const BEHIND_MAX: u32 = 25;
+const BEHIND_MAX: u32 = 10;
 
 /// Runs rounds until no shard is wanted.
 pub async fn run(gateway: Arc<Gateway>, connection: Arc<Connection>) {
@@ -66,12 +66,12 @@ async fn announce(gateway: &Gateway, follower: &Follower<'_>, wish: Wish) -> Opt
     for _ in 0..BEHIND_MAX {
         match gateway.tails().announce(wish.shard, announcement).await {
             Ok(answer) if answer.as_of >= wish.told => return Some(answer),
-            Ok(_) => tokio::time::sleep(RETRY_AFTER).await,
-            Err(fault) => {
+            Err(fault) if !is_ahead(gateway, wish) => {
                 tracing::debug!(shard = %wish.shard, %fault, "announcement refused");
                 give_up(follower, wish, false);
                 return None;
             }
+            _ => tokio::time::sleep(RETRY_AFTER).await,
         }
         if !waits_for(follower, wish) {
             return None;
@@ -80,6 +80,12 @@ async fn announce(gateway: &Gateway, follower: &Follower<'_>, wish: Wish) -> Opt
     tracing::warn!(shard = %wish.shard, user = %follower.who.user, cursor = %wish.told, "a cursor is ahead of its shard");
     give_up(follower, wish, true);
     None
+}
+
+/// Whether the replica here has not applied yet what the device has been told.
+fn is_ahead(gateway: &Gateway, wish: Wish) -> bool {
+    let shard = gateway.sequencer().shards().iter().find(|shard| shard.id() == wish.shard);
+    shard.is_some_and(|shard| shard.applied() < wish.told)
 }
 
 fn give_up(follower: &Follower<'_>, wish: Wish, forget_cursor: bool) {

@@ -31,6 +31,9 @@ pub(crate) fn send(
     body: Bytes,
 ) -> Result<(), Fault> {
     let mut request = send::decode(&body, gateway.limits().batch_messages as usize)?;
+    if let Some(fault) = gateway.services().messages.check_count(request.messages.len()) {
+        return Err(fault);
+    }
     pipeline.enter(request.epoch)?;
     let (count, taken) = (request.messages.len(), connection.begin(body.len()));
     let refused = place(gateway, pipeline, caller, &mut request.messages);
