@@ -7,8 +7,9 @@ use std::ops::Range;
 
 use bytes::BytesMut;
 use fanout::tail::Delivery;
+use logstore::BodyPlace;
 use logstore::id::{ConnectionId, LogIndex};
-use sequencer::CursorMoved;
+use sequencer::{CommittedRecord, CursorMoved};
 
 use super::Gateway;
 use crate::connection::feed::{Spot, Then};
@@ -38,7 +39,7 @@ impl Scratch {
         for (target, number) in delivery.targets.iter().zip(0u32..) {
             let committed = &records[target.record as usize];
             let start = self.bytes.len() as u32;
-            record::put_element(&mut self.bytes, &committed.head, &delivery.batch.body(target.record as usize));
+            record::put_element(&mut self.bytes, &committed.head, body(&delivery.batch.payload, committed));
             self.spots.push(Spot {
                 conversation: committed.head.conversation,
                 seq: committed.head.seq,
@@ -76,6 +77,14 @@ impl Scratch {
         if self.bytes.capacity() > SCRATCH_BYTES_MAX {
             *self = Scratch::default();
         }
+    }
+}
+
+/// A record's body where it lies: no count of its owners is touched.
+fn body<'a>(payload: &'a [u8], committed: &'a CommittedRecord) -> &'a [u8] {
+    match committed.head.body {
+        BodyPlace::InEntry { offset, len } => &payload[offset as usize..(offset + len) as usize],
+        BodyPlace::Made => committed.made_body.as_deref().unwrap_or_default(),
     }
 }
 
