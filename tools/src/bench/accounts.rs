@@ -34,8 +34,8 @@ impl AdminArgs {
             (Some(file), _) => Ok(file.clone()),
             (None, Some(dir)) => Ok(dir.join("keys/admin.pem")),
             (None, None) => {
-                let what = "this needs the server's admin key: give --data-dir D or --admin-key FILE";
-                Err(Failure::Failed(anyhow::anyhow!(what)))
+                let what = "this needs the server's admin key: give --data-dir D or --admin-key FILE".into();
+                Err(Failure::Usage(what))
             }
         }
     }

@@ -1,22 +1,46 @@
 //! `skein bench`: measurements with the checker on.
+//!
+//! The generator shares its machine with the server it measures, so what it costs counts: one thread a process,
+//! frames read where they lie ([`wire`]), one wake-up for whatever is there ([`poll`]).
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, Subcommand};
 
 use crate::exit::Outcome;
 use crate::output::Globals;
 
 pub mod accounts;
+mod child;
+mod cpu;
+mod floors;
 pub mod ids;
 pub mod latency;
+pub mod local;
+mod page;
 pub mod poll;
+mod send;
 pub mod wire;
+mod zipf;
 
 /// Arguments.
 #[derive(ClapArgs)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Send and receive messages, every one checked for order, loss and duplicates
+    Send(send::Args),
+    /// The receiving half of `bench send`, which starts it
+    #[command(hide = true)]
+    Receive,
+}
 
 /// Runs it.
 pub fn run(args: Args, globals: &Globals) -> Outcome {
-    let _ = (args, globals);
-    unimplemented!()
+    match args.what {
+        What::Send(args) => send::run(&args, globals),
+        What::Receive => Ok(send::run_receiver()?),
+    }
 }

@@ -16,7 +16,7 @@ use crate::bench::accounts::{self, AdminArgs};
 use crate::bench::poll::raise_open_files;
 use crate::exit::{Failure, Outcome};
 use crate::output::{Format, Globals};
-use chat::Chat;
+pub use chat::Chat;
 pub use figures::Figures;
 use stage::{Audience, Phase, Stage, StageError};
 
@@ -54,25 +54,31 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args, globals: &Globals) -> Outcome {
     let server = globals.server.clone().unwrap_or_else(|| DEFAULT_SERVER.into());
-    let figures = replay(&args, &server)?;
+    if args.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
+        return Err(Failure::Usage("--rate must be above 0".into()));
+    }
+    let chat = Chat::open(&args.file).with_context(|| args.file.display().to_string())?;
+    let figures = replay(chat, &server, &args.admin, args.rate, args.map.as_deref())?;
     print(&figures, globals.output)?;
     verdict(&figures)
 }
 
-/// Replays a file against a server; words and progress go to stderr.
-pub fn replay(args: &Args, server: &str) -> Result<Figures, Failure> {
-    if args.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
-        return Err(Failure::Failed(anyhow::anyhow!("--rate must be above 0")));
-    }
-    let chat = Chat::open(&args.file).with_context(|| args.file.display().to_string())?;
+/// Replays a chat against a server; words and progress go to stderr.
+pub fn replay(
+    chat: Chat,
+    server: &str,
+    admin: &AdminArgs,
+    rate: Option<f64>,
+    map: Option<&Path>,
+) -> Result<Figures, Failure> {
     raise_open_files();
     let addr = resolve(server)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let accounts = runtime.block_on(accounts::prepare(server, &args.admin, &chat.users))?;
+    let accounts = runtime.block_on(accounts::prepare(server, admin, &chat.users))?;
     drop(runtime);
     let run = format!("replay {:08x}", rand::random::<u32>());
-    let stage = Stage::new(chat, accounts, addr, run, args.rate).map_err(StageError::into_failure)?;
-    let mut show = Show { map: args.map.as_deref(), bar: ProgressBar::hidden(), said: 0, failed: None };
+    let stage = Stage::new(chat, accounts, addr, run, rate).map_err(StageError::into_failure)?;
+    let mut show = Show { map, bar: ProgressBar::hidden(), said: 0, failed: None };
     let tally = stage.play(&mut show).map_err(StageError::into_failure)?;
     show.bar.finish_and_clear();
     match show.failed {
