@@ -64,12 +64,14 @@ fn hub(groups: bool) -> Hub {
     hub
 }
 
+/// A name, whether the conversations are groups, and which is the nth.
+type Case<'a> = (&'a str, bool, &'a dyn Fn(u64) -> ConversationId);
+
 fn dispatch(c: &mut Criterion) {
     let mut group = c.benchmark_group("tail/dispatch of 256 records");
     group.throughput(Throughput::Elements(2 * RECORDS_PER_ENTRY));
     let direct = |n: u64| ConversationId::direct(user(2 * n), user(2 * n + 1));
-    let cases: [(&str, bool, &dyn Fn(u64) -> ConversationId); 2] =
-        [("to directs", false, &direct), ("to groups of two", true, &ConversationId::group)];
+    let cases: [Case; 2] = [("to directs", false, &direct), ("to groups of two", true, &ConversationId::group)];
     for (name, groups, conversation) in cases {
         let mut hub = hub(groups);
         let entries: Vec<_> = (1..=8).map(|index| entry(index, conversation)).collect();

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use sequencer::state::ShardState;
 use sequencer::{Capacity, Command, CursorMove, CursorMoved, Proposal, Refusal, Shard};
 use smallvec::SmallVec;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{Core, is_small, named};
 use crate::tail::Tails;
@@ -41,6 +41,8 @@ pub struct Receipts {
 struct Inner {
     core: Arc<Core>,
     pending: Vec<(ShardId, Mutex<Pending>)>,
+    /// Told when so much waits that the next round should not.
+    crowded: Arc<Notify>,
     tails: OnceLock<Arc<Tails>>,
 }
 
@@ -70,8 +72,9 @@ impl Receipts {
     /// Starts the task that replicates; it ends with the last handle.
     pub(super) fn start(core: Arc<Core>) -> Receipts {
         let pending = core.sequencer.shards().iter().map(|shard| (shard.id(), Mutex::default())).collect();
-        let inner = Arc::new(Inner { core, pending, tails: OnceLock::new() });
-        tokio::spawn(replicate(Arc::downgrade(&inner)));
+        let crowded = Arc::new(Notify::new());
+        let inner = Arc::new(Inner { core, pending, crowded: Arc::clone(&crowded), tails: OnceLock::new() });
+        tokio::spawn(replicate(Arc::downgrade(&inner), crowded));
         Receipts { inner }
     }
 
@@ -149,7 +152,11 @@ impl Inner {
             return Ok(None);
         };
         let mut pending = self.pending_of(shard.id()).lock();
-        if !pending.note((conversation, user), checked.noted)? {
+        let is_news = pending.note((conversation, user), checked.noted)?;
+        if pending.cursors.len() > PENDING_MAX / 2 {
+            self.crowded.notify_one();
+        }
+        if !is_news {
             return Ok(None);
         }
         let Checked { noted, read, read_ordinal, small } = checked;
@@ -169,9 +176,9 @@ impl Inner {
         }
     }
 
-    async fn round(&self, round: u64) {
+    async fn round(&self, delivered_too: bool) {
         for shard in self.core.sequencer.shards() {
-            let due = self.pending_of(shard.id()).lock().take_due(round.is_multiple_of(ROUNDS_PER_DELIVERED));
+            let due = self.pending_of(shard.id()).lock().take_due(delivered_too);
             self.replicate_on(shard, due).await;
         }
     }
@@ -187,14 +194,21 @@ impl Inner {
     }
 }
 
-/// Replicates what is due, every second, until the services are gone.
-async fn replicate(inner: Weak<Inner>) {
+/// Replicates what is due, every second and when a table is half full, until the services are gone.
+async fn replicate(inner: Weak<Inner>, crowded: Arc<Notify>) {
     let mut tick = tokio::time::interval(READ_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    for round in 0.. {
-        tick.tick().await;
+    let mut rounds = 0u64;
+    loop {
+        let delivered_too = tokio::select! {
+            _ = tick.tick() => {
+                rounds += 1;
+                rounds.is_multiple_of(ROUNDS_PER_DELIVERED)
+            }
+            () = crowded.notified() => true,
+        };
         let Some(inner) = inner.upgrade() else { return };
-        inner.round(round).await;
+        inner.round(delivered_too).await;
     }
 }
 

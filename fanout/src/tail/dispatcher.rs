@@ -11,13 +11,15 @@ use tokio::sync::watch;
 use super::{GatewayId, ShardTail, TailSink};
 use crate::service::is_small;
 
+type Sink = Arc<dyn TailSink>;
+
 /// The gateways that follow this node. Few: one on a single node.
 #[derive(Default)]
-pub(super) struct Sinks(RwLock<SmallVec<[(GatewayId, Arc<dyn TailSink>); 1]>>);
+pub(super) struct Sinks(RwLock<SmallVec<[(GatewayId, Sink); 1]>>);
 
 impl Sinks {
     /// Adds a gateway, in place of one of the same id.
-    pub fn add(&self, gateway: GatewayId, sink: Arc<dyn TailSink>) {
+    pub fn add(&self, gateway: GatewayId, sink: Sink) {
         let mut sinks = self.0.write();
         sinks.retain(|(id, _)| *id != gateway);
         sinks.push((gateway, sink));
