@@ -99,6 +99,7 @@ impl Node {
         let sequencer = sequencer.map_err(|error| error::from_sequencer(error, &config.data_dir))?;
         let services = Arc::new(Services::new(sequencer.clone(), limits.clone()));
         let tails = Tails::start(sequencer.clone(), limits.clone());
+        services.pass_receipts_to(tails.clone());
         let gateway = Gateway::new(services.clone(), tails.clone(), sequencer.clone(), tokens, limits, clock);
         if config.auth.registration == Registration::Closed {
             gateway.close_registration();

@@ -1,5 +1,7 @@
 //! What comes in wrong is answered with its own error, or closes with a reason; everybody else is served on.
 
+#![allow(clippy::unwrap_used)]
+
 mod raw;
 
 use std::time::Duration;

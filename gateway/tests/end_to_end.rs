@@ -1,5 +1,7 @@
 //! The main job over real sockets: register, sign in, attach, send, receive, restart.
 
+#![allow(clippy::unwrap_used)]
+
 mod raw;
 
 use std::time::Duration;
@@ -149,7 +151,7 @@ async fn every_device_gets_each_message_once_and_a_cursor_brings_what_was_missed
 #[tokio::test(flavor = "multi_thread")]
 async fn attaching_in_the_middle_of_a_stream_loses_and_repeats_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let node = std::sync::Arc::new(start(dir.path()).await);
+    let node = start(dir.path()).await;
     let (ada, ben) = (register(&node, "ada").await, register(&node, "ben").await);
     let mut raw = Raw::signed_in(&node, &ada.access_token).await;
     let chat = open(&mut raw, "ben").await;
@@ -182,6 +184,7 @@ async fn attaching_in_the_middle_of_a_stream_loses_and_repeats_nothing() {
     }
     writer.await.unwrap();
     assert_eq!(seen, (1..=300).collect::<Vec<u64>>());
+    node.drain().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -292,16 +295,53 @@ async fn receipts_reach_the_other_side() {
     let refused: proto::CursorsReply = raw.ask(Operation::Read, &ahead).await.unwrap();
     assert_eq!(code(refused.refusals[0].error.as_ref().unwrap()), Code::CursorAhead);
     let moves = proto::Cursors { moves: vec![proto::CursorMove { conversation: chat.clone(), seq_id: 1 }] };
-    let taken: proto::CursorsReply = raw.ask(Operation::Read, &moves).await.unwrap();
-    assert!(taken.refusals.is_empty());
+    let told = |receipt: &proto::Receipt| (receipt.delivered_seq, receipt.read_seq);
+    for (operation, expected) in [(Operation::Delivered, (1, 0)), (Operation::Read, (1, 1))] {
+        let taken: proto::CursorsReply = raw.ask(operation, &moves).await.unwrap();
+        assert!(taken.refusals.is_empty());
+        while told(&receipt_of(&mut to_ada, ben.user).await) != expected {}
+    }
+    node.drain().await;
+}
+
+/// The next receipt of somebody.
+async fn receipt_of(raw: &mut Raw, user: u64) -> proto::Receipt {
     loop {
-        let push = to_ada.push().await;
+        let push = raw.push().await;
         if push.header.operation == Operation::Receipts.number() {
             let receipts = proto::Receipts::decode(push.body).unwrap().receipts;
-            if receipts.iter().any(|r| r.user == ben.user && r.read_seq == 1) {
-                break;
+            if let Some(receipt) = receipts.into_iter().find(|receipt| receipt.user == user) {
+                return receipt;
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_certificate_the_same_frames_travel_in_tls_and_nothing_else_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let node = start_with(&dir.path().join("data"), |config| {
+        (config.tls.cert, config.tls.key) = (cert, key);
+        config.limits.handshake_seconds = 2;
+    })
+    .await;
+    let mut raw = Raw::connect_tls(&node, made.cert.der().clone()).await;
+    let login = proto::Login { name: "alice".into(), password: "alice-demo".into() };
+    let tokens: proto::Tokens = raw.ask(Operation::Login, &login).await.unwrap();
+    let (mut raw, _) = raw.attach(&tokens.access_token, None).await;
+    let chat = open(&mut raw, "bob").await;
+    // Larger than one TLS record, both ways.
+    let text = "y".repeat(16_000);
+    assert_eq!(raw.send_texts(&chat, &[&text, &text, &text]).await.seq_ids, [1, 2, 3]);
+    assert_eq!(texts(&raw.history(&chat).await), [text.clone(), text.clone(), text]);
+    let mut plain = Raw::connect(&node).await;
+    plain.send(Operation::Ping, &proto::Ping::default()).await;
+    while let Some(frame) = plain.raw_bytes().await {
+        assert!(frame.len() < 20, "at most an alert");
     }
     node.drain().await;
 }

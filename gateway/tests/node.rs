@@ -191,8 +191,10 @@ async fn closed_registration_refuses_strangers_and_open_takes_them() {
         let mut config = config(dir.path(), true);
         config.auth.registration = registration;
         let node = Node::start(config).await.unwrap();
-        let (connection, _pushes) = Connection::connect(&node.client_addr().to_string(), Options::default()).await.unwrap();
-        let answer = connection.register("stranger", "a long password", ClientMsgId(uuid::Uuid::now_v7().as_u128())).await;
+        let (connection, _pushes) =
+            Connection::connect(&node.client_addr().to_string(), Options::default()).await.unwrap();
+        let answer =
+            connection.register("stranger", "a long password", ClientMsgId(uuid::Uuid::now_v7().as_u128())).await;
         assert_eq!(answer.as_ref().err().and_then(Error::code), expected, "{answer:?}");
         node.drain().await;
     }

@@ -1,5 +1,7 @@
 //! `docs/protocol.md` says what the code does: its tables are the code's, its drawn bytes are frames.
 
+#![allow(clippy::unwrap_used)]
+
 use bytes::BytesMut;
 use fanout::{Code, Limits};
 use gateway::wire::frame;

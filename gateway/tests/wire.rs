@@ -1,5 +1,7 @@
 //! The public protocol's bytes: what is sent is read back, whatever is sent breaks nothing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};

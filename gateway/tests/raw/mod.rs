@@ -12,7 +12,7 @@ use gateway::wire::frame::{self, FLAG_ERROR, FLAG_PUSH, FLAG_RESPONSE, Frame, SE
 use gateway::wire::operation::Operation;
 use gateway::wire::{convert, proto};
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Nothing on one machine takes longer.
@@ -43,9 +43,14 @@ pub fn new_id() -> Bytes {
     convert::id_bytes(uuid::Uuid::now_v7().as_u128())
 }
 
+/// A socket, plain or not.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 /// One connection.
 pub struct Raw {
-    pub stream: TcpStream,
+    pub stream: Box<dyn Stream>,
     buffer: BytesMut,
     request_id: u32,
     /// Pushes that came while something else was waited for.
@@ -64,8 +69,26 @@ impl Raw {
         Raw::over(socket.connect(node.client_addr()).await.unwrap())
     }
 
+    /// A connection in TLS to whoever has this certificate.
+    pub async fn connect_tls(node: &Node, cert: rustls_pki_types::CertificateDer<'static>) -> Raw {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(cert).unwrap();
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        let tcp = TcpStream::connect(node.client_addr()).await.unwrap();
+        let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+        let tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, tcp).await.unwrap();
+        Raw::on(Box::new(tls))
+    }
+
     fn over(stream: TcpStream) -> Raw {
         stream.set_nodelay(true).unwrap();
+        Raw::on(Box::new(stream))
+    }
+
+    fn on(stream: Box<dyn Stream>) -> Raw {
         Raw { stream, buffer: BytesMut::new(), request_id: 0, pushes: Vec::new() }
     }
 
@@ -168,6 +191,13 @@ impl Raw {
             }
         };
         tokio::time::timeout(SOON, read).await.expect("an answer within 20 s")
+    }
+
+    /// What comes next, whatever it is; `None`: the other side has closed.
+    pub async fn raw_bytes(&mut self) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; 4096];
+        let read = tokio::time::timeout(SOON, self.stream.read(&mut bytes)).await.expect("something within 20 s");
+        read.ok().filter(|count| *count > 0).map(|count| bytes[..count].to_vec())
     }
 
     /// What a closing connection says last.
