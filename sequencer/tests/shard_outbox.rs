@@ -1,0 +1,94 @@
+//! Effects from shard to shard: names, accounts and 1:1s, through restarts at awkward moments.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use logstore::id::{ConversationId, UserId};
+use sequencer::state::name_home;
+use sequencer::{AccountSeed, Command, Outcome};
+
+use world::{SOON, World, id_now, options, text};
+
+impl World {
+    async fn claim(&self, name: &str) -> UserId {
+        let command = Command::ClaimName { name: name.to_string(), seed: AccountSeed::default(), request: id_now() };
+        match self.shard_of(name_home(name)).execute(command).await {
+            Ok(Outcome::Claimed { user, .. }) => user,
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    /// Waits until the claim is final and the account is at its home.
+    async fn confirmed(&self, name: &str, user: UserId) {
+        let shard = self.shard_of(name_home(name));
+        let confirmed = shard.wait_for(SOON, |state| state.name(name).filter(|row| row.confirmed).map(|row| row.user));
+        assert_eq!(confirmed.await, Some(user), "{name}");
+        let home = self.shard_of(ConversationId::system(user));
+        assert_eq!(home.read(|state, _| state.user(user).map(|row| row.name.clone())).as_deref(), Some(name));
+    }
+
+    async fn register(&self, name: &str) -> UserId {
+        let user = self.claim(name).await;
+        self.confirmed(name, user).await;
+        user
+    }
+
+    /// Waits until no shard has anything to carry.
+    async fn outboxes_are_empty(&self) {
+        for shard in self.sequencer.shards() {
+            let empty = shard.wait_for(SOON, |state| state.outbox_targets().is_empty().then_some(()));
+            assert!(empty.await.is_some(), "shard {} still has effects waiting", shard.id());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claimed_name_becomes_an_account_at_its_home_and_is_confirmed() {
+    let world = World::new(options()).await;
+    for n in 0..40 {
+        world.register(&format!("user-{n}")).await;
+    }
+    world.outboxes_are_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_direct_conversation_opens_across_shards_and_carries_messages() {
+    let world = World::new(options()).await;
+    let mut users = Vec::new();
+    for n in 0..8 {
+        users.push(world.register(&format!("user-{n}")).await);
+    }
+    for (initiator, peer) in users.iter().flat_map(|a| users.iter().map(move |b| (*a, *b))) {
+        let home = world.shard_of(ConversationId::system(initiator));
+        let opened = home.execute(Command::OpenDirect { initiator, peer }).await.unwrap();
+        assert!(!matches!(opened, Outcome::Refused(_)), "{opened:?}");
+        let conversation = ConversationId::direct(initiator, peer);
+        let shard = world.shard_of(conversation);
+        let open = shard.wait_for(SOON, |state| state.direct_state(conversation).filter(|row| row.is_open()));
+        assert!(open.await.is_some(), "{initiator} and {peer}");
+        world.send(text(conversation, initiator.0, "hello")).await;
+    }
+    world.outboxes_are_empty().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_in_the_middle_loses_no_effect_and_repeats_none() {
+    let mut world = World::new(options()).await;
+    let mut claims: Vec<(String, UserId)> = Vec::new();
+    for round in 0..4 {
+        for n in 0..30 {
+            let name = format!("user-{round}-{n}");
+            let user = world.claim(&name).await;
+            claims.push((name, user));
+        }
+        world = world.restart().await;
+    }
+    for (name, user) in &claims {
+        world.confirmed(name, *user).await;
+    }
+    world.outboxes_are_empty().await;
+    let mut ids: Vec<UserId> = claims.iter().map(|(_, user)| *user).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), claims.len());
+}
