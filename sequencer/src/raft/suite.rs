@@ -12,6 +12,7 @@ use crate::raft::log_store::LogStore;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::TypeConfig;
 use crate::shard::core::ShardCore;
+use crate::store::NothingSealed;
 
 /// Gives every test of the suite a shard of its own in one journal.
 struct Shards {
@@ -22,7 +23,7 @@ struct Shards {
 impl StoreBuilder<TypeConfig, LogStore, StateMachine, ()> for Shards {
     async fn build(&self) -> Result<((), LogStore, StateMachine), StorageError<TypeConfig>> {
         let shard = ShardId(self.next.fetch_add(1, Ordering::Relaxed));
-        let core = Arc::new(ShardCore::new(shard, 1 << 20, 1 << 20));
+        let core = Arc::new(ShardCore::new(shard, Arc::new(NothingSealed), 1 << 20, 1 << 20));
         Ok(((), LogStore::new(self.journal.clone(), core.clone()), StateMachine::new(core)))
     }
 }

@@ -7,19 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use logstore::Unsealed;
 use logstore::id::{LogIndex, ShardId};
-use logstore::{Entry, EntryKind, Unsealed};
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
 use crate::Applied;
+use crate::shard::staging::Staging;
 use crate::shard::tail::{Tail, TailBatch};
 use crate::state::ShardState;
+use crate::store::StateSource;
 
 /// A shard's state and where its applied entries go.
 pub(crate) struct ShardCore {
     shard: ShardId,
     state: RwLock<(ShardState, Unsealed)>,
+    staging: Staging,
     tail: Tail,
     applied: AtomicU64,
     seal_bytes: u64,
@@ -35,11 +38,12 @@ pub(crate) struct ShardCore {
 }
 
 impl ShardCore {
-    /// The core of an empty shard, before replay.
-    pub(crate) fn new(shard: ShardId, tail_bytes: usize, seal_bytes: u64) -> ShardCore {
+    /// The core of an empty shard, before replay; `source` is what lies below memory.
+    pub(crate) fn new(shard: ShardId, source: Arc<dyn StateSource>, tail_bytes: usize, seal_bytes: u64) -> ShardCore {
         ShardCore {
             shard,
             state: RwLock::new((ShardState::new(shard), Unsealed::new())),
+            staging: Staging::new(source),
             tail: Tail::new(tail_bytes),
             applied: AtomicU64::new(0),
             seal_bytes,
@@ -77,21 +81,19 @@ impl ShardCore {
         &self.tail
     }
 
-    /// Entries were handed to the log: what they touch is brought to memory meanwhile.
-    pub(crate) fn appended(&self, entries: &[Entry]) {
-        for entry in entries.iter().filter(|e| e.kind == EntryKind::Normal) {
-            let _ = entry;
-        }
-    }
-
     /// Entries after `last` are gone: what was pinned for them is free.
     pub(crate) fn truncated(&self, last: LogIndex) {
-        let _ = last;
+        self.with_state(|state| self.staging.truncated(last, state));
     }
 
-    /// Waits until everything an entry touches is in memory.
-    pub(crate) async fn ready(&self, index: LogIndex, payload: &Bytes) {
-        let _ = (index, payload);
+    /// The stage between append and apply.
+    pub(crate) fn staging(&self) -> &Staging {
+        &self.staging
+    }
+
+    /// Changes what is in memory of the state, never what the state is.
+    pub(crate) fn with_state(&self, change: impl FnOnce(&mut ShardState)) {
+        change(&mut self.state.write().0);
     }
 
     /// Applies an entry of commands.
@@ -102,6 +104,7 @@ impl ShardCore {
             for record in &applied.records {
                 unsealed.push(&record.head, record.command_offset, record.made_body.clone());
             }
+            self.staging.applied(index, state);
             (applied, state.unsealed_bytes())
         };
         if applied.outbox_changed {

@@ -17,6 +17,7 @@ use crate::shard::core::ShardCore;
 use crate::shard::outbox::{self, LocalCarrier};
 use crate::shard::proposer::{Proposer, ProposerLimits, ProposerTask};
 use crate::shard::{SequencerOptions, Shard, seal};
+use crate::store::NothingSealed;
 use crate::{Clock, Command, Error, Result};
 
 /// Buckets there are, for ever.
@@ -155,7 +156,8 @@ impl Opening {
     }
 
     fn start_one(&self, id: ShardId) -> impl Future<Output = Result<Started>> + Send + use<> {
-        let core = Arc::new(ShardCore::new(id, self.options.tail_bytes, self.options.seal_bytes));
+        let core =
+            Arc::new(ShardCore::new(id, Arc::new(NothingSealed), self.options.tail_bytes, self.options.seal_bytes));
         let (node, journal) = (self.options.node, self.journal.clone());
         async move {
             let group = Group::start(node, journal, core.clone()).await?;

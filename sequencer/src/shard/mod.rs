@@ -10,6 +10,7 @@ mod outbox;
 mod pipeline;
 mod proposer;
 mod seal;
+mod staging;
 mod tail;
 
 use std::time::Duration;

@@ -156,6 +156,10 @@ impl ProposerTask {
             self.refuse_all(capacity(&refused));
             return None;
         }
+        if !self.core.staging().has_room() {
+            self.refuse_all(Capacity::QueueFull);
+            return None;
+        }
         self.lead(term);
         let mut entry =
             Making::new(std::mem::take(&mut self.builder), self.clock.now(), self.proposer.limits.entry_bytes_max);
