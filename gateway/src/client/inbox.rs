@@ -515,3 +515,6 @@ impl Thread {
         Err(StillBehind { conversation: fill.conversation, from: fill.from, to: fill.to })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -186,3 +186,6 @@ impl<T> Outbox<T> {
         self.waiting.drain(..count).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
