@@ -4,7 +4,8 @@
 //! clock and no chance but the seeds given. A crash leaves exactly what was synced, and of what was not the part that
 //! [`Survives`] names.
 
-use std::collections::BTreeMap;
+mod state;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::{DataFile, Disk};
+
+use state::{Chance, Change, Failure, File, NameChange, State};
 
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,52 +66,6 @@ struct World {
     /// Something about held syncs has changed.
     turn: Condvar,
 }
-
-#[derive(Default)]
-struct State {
-    files: Vec<File>,
-    names: BTreeMap<String, usize>,
-    durable_names: BTreeMap<String, usize>,
-    name_changes: Vec<NameChange>,
-    failures: Vec<Failure>,
-    capacity: Option<u64>,
-    read_bytes_max: Option<usize>,
-    power_steps: Option<u64>,
-    steps: u64,
-    syncs: u64,
-    holds_syncs: bool,
-    held_syncs: usize,
-}
-
-#[derive(Clone, Default)]
-struct File {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    unsynced: Vec<Change>,
-}
-
-#[derive(Clone)]
-enum Change {
-    Bytes(usize, Vec<u8>),
-    Len(usize),
-}
-
-#[derive(Clone)]
-enum NameChange {
-    New(String, usize),
-    Moved(String, String, usize),
-    Gone(String),
-}
-
-struct Failure {
-    operation: Operation,
-    /// Fails when this many more have been tried; stays at 1 if `always`.
-    countdown: u64,
-    always: bool,
-    kind: io::ErrorKind,
-}
-
-const SECTOR_BYTES: usize = 512;
 
 impl FaultyDisk {
     /// An empty disk without faults.
@@ -231,144 +188,6 @@ impl FaultyDisk {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.world.state.lock()
-    }
-}
-
-impl State {
-    /// Counts an operation; fails it if that is planned or the power is off.
-    fn attempt(&mut self, operation: Operation) -> io::Result<()> {
-        let changes = !matches!(operation, Operation::Open | Operation::List | Operation::Read);
-        if self.power_steps == Some(0) {
-            return Err(io::Error::other("the power is off"));
-        }
-        for failure in self.failures.iter_mut().filter(|failure| failure.operation == operation) {
-            match failure.countdown {
-                0 => {}
-                1 => {
-                    failure.countdown = u64::from(failure.always);
-                    return Err(io::Error::new(failure.kind, format!("planned failure of {operation:?}")));
-                }
-                _ => failure.countdown -= 1,
-            }
-        }
-        if changes {
-            self.steps += 1;
-            self.power_steps = self.power_steps.map(|left| left - 1);
-        }
-        Ok(())
-    }
-
-    fn find(&self, path: &str) -> io::Result<usize> {
-        self.names.get(path).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such file"))
-    }
-
-    fn grow(&mut self, file: usize, len: usize) -> io::Result<()> {
-        let used: usize = self.names.values().map(|file| self.files[*file].now.len()).sum();
-        let more = len.saturating_sub(self.files[file].now.len());
-        if self.capacity.is_some_and(|capacity| (used + more) as u64 > capacity) {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "no space is left"));
-        }
-        if more > 0 {
-            self.files[file].change(Change::Len(len));
-        }
-        Ok(())
-    }
-
-    fn names_after(&self, survives: Survives, chance: &mut Chance) -> BTreeMap<String, usize> {
-        let kept = match survives {
-            Survives::Nothing => 0,
-            Survives::Everything | Survives::Prefix(_) => self.name_changes.len(),
-            Survives::Sectors(_) => chance.below(self.name_changes.len() + 1),
-        };
-        let mut names = self.durable_names.clone();
-        for change in &self.name_changes[..kept] {
-            change.apply(&mut names);
-        }
-        names
-    }
-
-    fn change_name(&mut self, change: NameChange) {
-        change.apply(&mut self.names);
-        self.name_changes.push(change);
-    }
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<String, usize>) {
-        match self {
-            NameChange::New(name, file) => names.insert(name.clone(), *file),
-            NameChange::Moved(from, to, file) => names.remove(from).and(names.insert(to.clone(), *file)),
-            NameChange::Gone(name) => names.remove(name),
-        };
-    }
-}
-
-impl File {
-    fn synced(bytes: Vec<u8>) -> File {
-        File { durable: bytes.clone(), now: bytes, unsynced: Vec::new() }
-    }
-
-    fn change(&mut self, change: Change) {
-        change.apply(&mut self.now);
-        self.unsynced.push(change);
-    }
-
-    fn after(&self, survives: Survives, chance: &mut Chance) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        let mut left = match survives {
-            Survives::Nothing => return bytes,
-            Survives::Everything => return self.now.clone(),
-            Survives::Prefix(left) => left,
-            Survives::Sectors(_) => usize::MAX,
-        };
-        for change in &self.unsynced {
-            match change {
-                Change::Len(_) => change.apply(&mut bytes),
-                Change::Bytes(offset, written) if left < usize::MAX => {
-                    let kept = written.len().min(left);
-                    left -= kept;
-                    put(&mut bytes, *offset, &written[..kept]);
-                }
-                Change::Bytes(offset, written) => {
-                    for (n, sector) in written.chunks(SECTOR_BYTES).enumerate() {
-                        if chance.below(2) == 0 {
-                            put(&mut bytes, offset + n * SECTOR_BYTES, sector);
-                        }
-                    }
-                }
-            }
-        }
-        bytes
-    }
-}
-
-impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Change::Bytes(offset, written) => put(bytes, *offset, written),
-            Change::Len(len) => bytes.resize(*len, 0),
-        }
-    }
-}
-
-fn put(bytes: &mut Vec<u8>, offset: usize, written: &[u8]) {
-    let end = offset + written.len();
-    if bytes.len() < end {
-        bytes.resize(end, 0);
-    }
-    bytes[offset..end].copy_from_slice(written);
-}
-
-/// SplitMix64: all the chance there is here.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % bound as u64) as usize
     }
 }
 
