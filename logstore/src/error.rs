@@ -59,6 +59,9 @@ pub enum Error {
         /// The first missing index.
         index: LogIndex,
     },
+    /// A setting that cannot work.
+    #[error("journal: {0}")]
+    BadOptions(String),
     /// The journal has stopped after a failed write or sync; nothing more is accepted.
     #[error("the journal has stopped: {0}")]
     Stopped(String),

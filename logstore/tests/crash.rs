@@ -90,7 +90,7 @@ fn state(journal: &Journal) -> Models {
 }
 
 fn acts() -> Vec<Act> {
-    let mut acts = Vec::new();
+    let mut acts = vec![Act::Vote { shard: 4, vote: 77 }];
     for round in 0..6_u64 {
         acts.push(Act::Vote { shard: 1, vote: round as u8 });
         acts.push(Act::Append { shard: 1, count: 5, term: round + 1, payload_bytes: 2500 });

@@ -106,6 +106,14 @@ fn a_journal_does_not_open_on_a_disk_that_fails_and_opens_when_it_is_well_again(
 }
 
 #[test]
+fn sizes_that_cannot_work_are_refused() {
+    for file_bytes in [0, 4096, (64 << 10) + 1, 1 << 32] {
+        let error = open(&FaultyDisk::new().handle(), JournalOptions { file_bytes, ..options() }).err();
+        assert!(matches!(error, Some(Error::BadOptions(_))), "{file_bytes}: {error:?}");
+    }
+}
+
+#[test]
 fn short_reads_change_nothing() {
     let disk = FaultyDisk::new();
     let journal = open(&disk.handle(), options()).unwrap();
@@ -228,6 +236,25 @@ fn the_queue_is_bounded_and_what_is_in_it_is_never_evicted() {
     }
     journal.check_room(1040).unwrap();
     assert_eq!(journal.read_cached(ShardId(1), range(1..2), 0), None);
+}
+
+#[test]
+fn what_waits_for_its_sync_stays_in_memory_while_the_synced_leaves_it() {
+    let disk = FaultyDisk::new();
+    let journal = open(&disk.handle(), JournalOptions { tail_cache_bytes: 0, ..options() }).unwrap();
+    disk.hold_syncs();
+    let (told, order) = mpsc::channel();
+    journal.append(ShardId(1), entries(1, 1..4, 1, 100), tell(&told, "first"));
+    assert!(disk.wait_for_held_sync(PATIENCE));
+    journal.append(ShardId(1), entries(1, 4..7, 1, 100), tell(&told, "second"));
+    disk.release_one_sync();
+    assert_eq!(order.recv_timeout(PATIENCE).unwrap(), ("first", true));
+    assert_eq!(journal.read_cached(ShardId(1), range(1..4), 0), None);
+    assert_eq!(read_all(&journal, 1, 1..7).unwrap(), entries(1, 1..7, 1, 100));
+    disk.release_syncs();
+    assert_eq!(order.recv_timeout(PATIENCE).unwrap(), ("second", true));
+    assert_eq!(journal.read_cached(ShardId(1), range(4..7), 0), None);
+    assert_eq!(read_all(&journal, 1, 1..7).unwrap(), entries(1, 1..7, 1, 100));
 }
 
 #[test]

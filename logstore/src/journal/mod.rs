@@ -78,7 +78,8 @@ impl Vote {
     pub const BYTES_MAX: usize = 64;
 }
 
-/// Called once, on the writer thread, when what it came with is synced (or never will be).
+/// Called once when what it came with is synced, on the writer thread: it must not block. What is refused is told
+/// at once, on the caller's.
 pub type Completion = Box<dyn FnOnce(std::result::Result<(), std::io::Error>) + Send>;
 
 /// Why the journal refuses an append before it is made; nothing was written.
@@ -149,7 +150,7 @@ impl JournalOptions {
         let possible = (64 << 10)..=u64::from(u32::MAX);
         if !possible.contains(&self.file_bytes) || !self.file_bytes.is_multiple_of(ALIGN) {
             let what = format!("files of {} bytes: a multiple of 4096 from 64 KiB to 4 GiB is needed", self.file_bytes);
-            return Err(Error::Stopped(what));
+            return Err(Error::BadOptions(what));
         }
         self.block_bytes_max = self.block_bytes_max.min(self.frame_bytes_max());
         Ok(())

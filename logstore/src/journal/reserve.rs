@@ -61,8 +61,25 @@ impl Files {
         }
     }
 
+    /// What is to be done to have `reserve` files ready. As many retired ones are kept: to recycle a file costs
+    /// two syncs, to make one costs writing all of it.
+    fn next_step(&mut self, reserve: usize) -> Option<Step> {
+        if self.ready.len() < reserve {
+            let retired = self.take_retired();
+            let number = take_number(self);
+            Some(match retired {
+                Some((old, file)) => Step::Recycle { number, old, file },
+                None => Step::Create { number },
+            })
+        } else if self.retired.len() > reserve {
+            self.take_retired().map(|(old, _)| Step::Remove { old })
+        } else {
+            None
+        }
+    }
+
     /// The oldest retired file, once its last reader is gone.
-    fn reusable(&mut self) -> Option<(u32, Arc<dyn DataFile>)> {
+    fn take_retired(&mut self) -> Option<(u32, Arc<dyn DataFile>)> {
         let (_, file) = self.retired.front()?;
         if Arc::strong_count(file) > 1 {
             return None;
@@ -75,8 +92,9 @@ impl Files {
 pub(crate) fn top_up(shared: &Arc<Shared>) {
     {
         let mut state = shared.state.lock();
-        let full = state.files.ready.len() >= shared.options.reserve_files;
-        if state.files.preparing || (full && state.files.retired.is_empty()) || state.running().is_err() {
+        let reserve = shared.options.reserve_files;
+        let idle = state.files.ready.len() >= reserve && state.files.retired.len() <= reserve;
+        if state.files.preparing || idle || state.running().is_err() {
             return;
         }
         state.files.preparing = true;
@@ -128,13 +146,8 @@ impl Job {
 
     fn next(&mut self) -> Option<Step> {
         let mut state = self.shared.state.lock();
-        let wanted = state.files.ready.len() < self.shared.options.reserve_files;
-        let step = match (state.running().is_ok(), wanted, state.files.reusable()) {
-            (true, true, Some((old, file))) => Some(Step::Recycle { number: take_number(&mut state.files), old, file }),
-            (true, true, None) => Some(Step::Create { number: take_number(&mut state.files) }),
-            (true, false, Some((old, _))) => Some(Step::Remove { old }),
-            _ => None,
-        };
+        let step =
+            if state.running().is_ok() { state.files.next_step(self.shared.options.reserve_files) } else { None };
         if step.is_none() {
             // Under the same lock as the look: a request that comes after it starts another job.
             state.files.preparing = false;

@@ -122,12 +122,19 @@ impl FaultyDisk {
 
     /// From now on file syncs wait.
     pub fn hold_syncs(&self) {
-        self.state().holds_syncs = true;
+        let mut state = self.state();
+        (state.holds_syncs, state.released_syncs) = (true, 0);
     }
 
     /// Lets the waiting syncs go, and those to come.
     pub fn release_syncs(&self) {
         self.state().holds_syncs = false;
+        self.world.turn.notify_all();
+    }
+
+    /// Lets one sync go, the one that waits or the next to come.
+    pub fn release_one_sync(&self) {
+        self.state().released_syncs += 1;
         self.world.turn.notify_all();
     }
 
@@ -280,9 +287,10 @@ impl DataFile for FaultyFile {
         if state.holds_syncs {
             state.held_syncs += 1;
             self.world.turn.notify_all();
-            while state.holds_syncs {
+            while state.holds_syncs && state.released_syncs == 0 {
                 self.world.turn.wait(&mut state);
             }
+            state.released_syncs = state.released_syncs.saturating_sub(1);
             state.held_syncs -= 1;
         }
         let attempt = state.attempt(Operation::Sync);

@@ -19,6 +19,7 @@ pub(super) struct State {
     pub syncs: u64,
     pub holds_syncs: bool,
     pub held_syncs: usize,
+    pub released_syncs: u64,
 }
 
 #[derive(Clone, Default)]
