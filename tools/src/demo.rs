@@ -56,7 +56,8 @@ pub fn run(args: Args, globals: &Globals) -> Outcome {
         chat.users.len()
     );
     let admin = AdminArgs { data_dir: Some(node.data_dir.clone()), admin_key: None };
-    let figures = replay::replay(chat, &node.listen.to_string(), &admin, None, None)?;
+    let here = Globals { server: Some(node.listen.to_string()), ..globals.clone() };
+    let figures = replay::replay(chat, &admin, &here, None, None)?;
     replay::print(&figures, globals.output)?;
     replay::verdict(&figures)?;
     if args.exit {

@@ -92,7 +92,9 @@ fn the_start_message_says_what_is_relaxed_where_the_data_is_and_what_to_type() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
     let said = server.said.join("\n");
-    for words in ["every acknowledged message is fsynced", "relaxed", "alice-demo", "next", dir.path().to_str().unwrap()] {
+    for words in
+        ["every acknowledged message is fsynced", "relaxed", "alice-demo", "next", dir.path().to_str().unwrap()]
+    {
         assert!(said.contains(words), "{words:?} is not in:\n{said}");
     }
 }

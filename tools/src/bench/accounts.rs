@@ -1,15 +1,13 @@
 //! Accounts and tokens for generators, by the admin key: no password is hashed.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
-use gateway::auth::AdminKey;
-use gateway::client::{Connection, Error, Greeting, Options};
-use logstore::id::TimeMs;
 
+use crate::admin::connect;
 use crate::exit::Failure;
+use crate::output::Globals;
 
 /// Names in one administrative request.
 const NAMES_A_REQUEST: usize = 256;
@@ -28,6 +26,11 @@ pub struct AdminArgs {
 }
 
 impl AdminArgs {
+    /// Whether either was said.
+    pub fn is_given(&self) -> bool {
+        self.data_dir.is_some() || self.admin_key.is_some()
+    }
+
     /// The key's file.
     pub fn key_file(&self) -> Result<PathBuf, Failure> {
         match (&self.admin_key, &self.data_dir) {
@@ -50,43 +53,37 @@ pub struct Account {
     pub token: String,
 }
 
-/// Accounts of these names, made if they are not there, each with a new token.
-pub async fn prepare(server: &str, admin: &AdminArgs, names: &[String]) -> Result<Vec<Account>, Failure> {
-    let connection = connect(server, admin).await?;
+/// Accounts of these names, made if they are not there, each with a new token; and where the server is.
+pub async fn prepare(
+    admin: &AdminArgs,
+    globals: &Globals,
+    names: &[String],
+) -> Result<(String, Vec<Account>), Failure> {
+    refuse_tls(globals)?;
+    let (connection, server) = connect(admin, globals).await?;
     let mut accounts = Vec::with_capacity(names.len());
     for some in names.chunks(NAMES_A_REQUEST) {
         let imports: Vec<(String, String)> = some.iter().map(|name| (name.clone(), String::new())).collect();
-        let (_, refusals) = connection.import_users(&imports).await.map_err(failure)?;
+        let (_, refusals) = connection.import_users(&imports).await?;
         if let Some((at, refusal)) = refusals.into_iter().next() {
             let name = some.get(at).map_or("", String::as_str);
             return Err(Failure::Refused(anyhow::Error::new(refusal).context(format!("account {name:?}"))));
         }
-        let tokens = connection.mint_tokens(some, TOKEN_LIFETIME).await.map_err(failure)?;
+        let tokens = connection.mint_tokens(some, TOKEN_LIFETIME).await?;
         accounts.extend(tokens.into_iter().map(|t| Account { user: t.user.id.0, token: t.access_token }));
     }
-    Ok(accounts)
+    Ok((server, accounts))
 }
 
-async fn connect(server: &str, admin: &AdminArgs) -> Result<Connection, Failure> {
-    let key = AdminKey::load(&admin.key_file()?)?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970")?;
-    let token = key.token(TimeMs(now.as_millis() as u64));
-    let (connection, _) = Connection::connect(server, Options::default()).await.map_err(failure)?;
-    let greeting = Greeting { token, device: "admin".into(), ..Greeting::default() };
-    connection.hello(greeting).await.map_err(failure)?;
-    Ok(connection)
+/// The loops that read frames where they lie have no room for a cipher between.
+fn refuse_tls(globals: &Globals) -> Result<(), Failure> {
+    if globals.tls || globals.ca.is_some() {
+        return Err(Failure::Usage("replay and bench speak plain TCP: use a server without TLS, on loopback".into()));
+    }
+    Ok(())
 }
 
 /// What generators call themselves in `hello`.
 pub fn client_name() -> String {
     concat!("skein ", env!("CARGO_PKG_VERSION")).into()
-}
-
-/// The exit code a client error deserves.
-pub fn failure(error: Error) -> Failure {
-    match error {
-        Error::Unreachable { .. } | Error::Closed { .. } | Error::Timeout { .. } => Failure::Unreachable(error.into()),
-        Error::Refused(_) => Failure::Refused(error.into()),
-        _ => Failure::Failed(error.into()),
-    }
 }

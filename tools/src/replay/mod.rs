@@ -28,9 +28,6 @@ mod schedule;
 mod seat;
 mod stage;
 
-/// Where a server listens unless told otherwise.
-pub const DEFAULT_SERVER: &str = "127.0.0.1:7400";
-
 /// Arguments.
 #[derive(ClapArgs, Clone, Debug)]
 #[command(after_help = "Examples:\n  \
@@ -53,12 +50,11 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args, globals: &Globals) -> Outcome {
-    let server = globals.server.clone().unwrap_or_else(|| DEFAULT_SERVER.into());
     if args.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
         return Err(Failure::Usage("--rate must be above 0".into()));
     }
     let chat = Chat::open(&args.file).with_context(|| args.file.display().to_string())?;
-    let figures = replay(chat, &server, &args.admin, args.rate, args.map.as_deref())?;
+    let figures = replay(chat, &args.admin, globals, args.rate, args.map.as_deref())?;
     print(&figures, globals.output)?;
     verdict(&figures)
 }
@@ -66,16 +62,16 @@ pub fn run(args: Args, globals: &Globals) -> Outcome {
 /// Replays a chat against a server; words and progress go to stderr.
 pub fn replay(
     chat: Chat,
-    server: &str,
     admin: &AdminArgs,
+    globals: &Globals,
     rate: Option<f64>,
     map: Option<&Path>,
 ) -> Result<Figures, Failure> {
     raise_open_files();
-    let addr = resolve(server)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let accounts = runtime.block_on(accounts::prepare(server, admin, &chat.users))?;
+    let (server, accounts) = runtime.block_on(accounts::prepare(admin, globals, &chat.users))?;
     drop(runtime);
+    let addr = resolve(&server)?;
     let run = format!("replay {:08x}", rand::random::<u32>());
     let stage = Stage::new(chat, accounts, addr, run, rate).map_err(StageError::into_failure)?;
     let mut show = Show { map, bar: ProgressBar::hidden(), said: 0, failed: None };

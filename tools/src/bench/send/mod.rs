@@ -5,7 +5,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context, bail};
@@ -121,7 +121,7 @@ impl Args {
 
 /// The server under load.
 struct Target {
-    server: String,
+    globals: Globals,
     admin: AdminArgs,
     http: Option<SocketAddr>,
     pid: Option<u32>,
@@ -131,15 +131,17 @@ struct Target {
 }
 
 impl Target {
-    /// The one named with --server, else one of our own in a temporary directory.
+    /// The one named, else one of our own in a temporary directory.
     fn open(args: &Args, globals: &Globals) -> anyhow::Result<Target> {
-        if let Some(server) = &globals.server {
-            let (admin, dir) = (args.admin.clone(), args.admin.data_dir.clone().unwrap_or_else(std::env::temp_dir));
-            return Ok(Target { server: server.clone(), admin, http: args.http, pid: None, dir, _node: None });
+        let (globals, admin) = (globals.clone(), args.admin.clone());
+        if globals.server.is_some() || admin.is_given() {
+            let pid = admin.data_dir.as_deref().and_then(owner_of);
+            let dir = admin.data_dir.clone().unwrap_or_else(std::env::temp_dir);
+            return Ok(Target { globals, admin, http: args.http, pid, dir, _node: None });
         }
         let node = LocalNode::start(None, None, None)?;
         Ok(Target {
-            server: node.listen.to_string(),
+            globals: Globals { server: Some(node.listen.to_string()), ..globals },
             admin: AdminArgs { data_dir: Some(node.data_dir.clone()), admin_key: None },
             http: Some(node.http),
             pid: Some(node.pid),
@@ -153,6 +155,13 @@ impl Target {
     }
 }
 
+/// The process that holds a data directory, as its lock file says.
+fn owner_of(data_dir: &Path) -> Option<u32> {
+    let lock = std::fs::read_to_string(data_dir.join("skein.lock")).ok()?;
+    let line = lock.lines().find_map(|line| line.strip_prefix("pid"))?;
+    line.trim_start_matches([' ', '=']).trim().parse().ok()
+}
+
 /// The machine and the load at one edge of the window.
 struct Edge {
     server: Option<Cpu>,
@@ -162,11 +171,12 @@ struct Edge {
 }
 
 fn measure(args: &Args, load: Load, target: &Target) -> Result<Report, Failure> {
-    let addr = resolve(&target.server)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     eprintln!("bench: opening {} conversations", args.conversations);
-    let cast = runtime.block_on(setup::prepare(&target.server, &target.admin, args.connections, args.conversations))?;
+    let cast =
+        runtime.block_on(setup::prepare(&target.admin, &target.globals, args.connections, args.conversations))?;
     drop(runtime);
+    let addr = resolve(&cast.server)?;
 
     eprintln!("bench: measuring what the machine can do");
     let page_sync = sync_floor(&target.dir, 1)?;
@@ -174,7 +184,7 @@ fn measure(args: &Args, load: Load, target: &Target) -> Result<Report, Failure> 
     let lone_send_us = lone::lone_send(addr, &cast.lone.0, &cast.lone.1)?.p50 * 1e3;
 
     let texts = Texts::open(args.texts.as_deref())?;
-    let mut other = OtherHalf::start(&receiver_plan(args, target, &cast))?;
+    let mut other = OtherHalf::start(&receiver_plan(args, &cast))?;
     let mut senders = Senders::connect(addr, &cast.senders, cast.pairs, texts, load)?;
     let from_ns = monotonic_ns() + (args.warmup * 1e9) as u64;
     let window = Window { from_ns, to_ns: from_ns + (args.seconds * 1e9) as u64 };
@@ -194,9 +204,9 @@ fn measure(args: &Args, load: Load, target: &Target) -> Result<Report, Failure> 
     Ok(report(args, load, window, &senders, &received, &edges, journal, floors))
 }
 
-fn receiver_plan(args: &Args, target: &Target, cast: &Cast) -> ReceiverPlan {
+fn receiver_plan(args: &Args, cast: &Cast) -> ReceiverPlan {
     ReceiverPlan {
-        server: target.server.clone(),
+        server: cast.server.clone(),
         receivers: cast.receivers.clone(),
         pairs: cast.pairs.clone(),
         texts: args.texts.clone(),

@@ -7,9 +7,10 @@ use gateway::client::{Connection, Greeting, MessageClock, Options};
 use logstore::id::UserId;
 
 use super::plan::{Pair, Party, pairings};
-use crate::bench::accounts::{self, Account, AdminArgs, failure};
+use crate::bench::accounts::{self, Account, AdminArgs};
 use crate::bench::wire::Id;
 use crate::exit::Failure;
+use crate::output::Globals;
 
 /// Conversations being opened at once over one connection.
 const OPENING: usize = 16;
@@ -18,6 +19,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Who takes part, and in which conversations.
 pub struct Cast {
+    /// Where the server is.
+    pub server: String,
     /// At sending connections.
     pub senders: Vec<Party>,
     /// At receiving connections.
@@ -30,8 +33,8 @@ pub struct Cast {
 
 /// Makes what is missing of it.
 pub async fn prepare(
-    server: &str,
     admin: &AdminArgs,
+    globals: &Globals,
     connections: usize,
     conversations: usize,
 ) -> Result<Cast, Failure> {
@@ -39,16 +42,16 @@ pub async fn prepare(
     let names = (1..=senders).map(|n| format!("bench-sender-{n}"));
     let names = names.chain((1..=receivers).map(|n| format!("bench-receiver-{n}")));
     let names: Vec<String> = names.chain(["bench-lone".into(), "bench-lone-peer".into()]).collect();
-    let mut parties: Vec<Party> =
-        accounts::prepare(server, admin, &names).await?.into_iter().map(Party::from).collect();
+    let (server, accounts) = accounts::prepare(admin, globals, &names).await?;
+    let mut parties: Vec<Party> = accounts.into_iter().map(Party::from).collect();
     let lone_peer = parties.split_off(senders + receivers + 1);
     let lone = parties.split_off(senders + receivers).remove(0);
     let receivers = parties.split_off(senders);
     let senders = parties;
 
-    let pairs = open_pairs(server, &senders, &receivers, conversations).await?;
-    let alone = greet(server, &lone).await?.open_direct(UserId(lone_peer[0].user)).await.map_err(failure)?;
-    Ok(Cast { senders, receivers, pairs, lone: (lone, alone.conversation.to_bytes()) })
+    let pairs = open_pairs(&server, &senders, &receivers, conversations).await?;
+    let alone = greet(&server, &lone).await?.open_direct(UserId(lone_peer[0].user)).await?;
+    Ok(Cast { server, senders, receivers, pairs, lone: (lone, alone.conversation.to_bytes()) })
 }
 
 async fn open_pairs(
@@ -74,20 +77,20 @@ async fn open_pairs(
 }
 
 async fn direct(connection: &Connection, peer: UserId) -> Result<(Id, u64), Failure> {
-    let row = connection.open_direct(peer).await.map_err(failure)?;
+    let row = connection.open_direct(peer).await?;
     Ok((row.conversation.to_bytes(), row.head.0))
 }
 
 async fn create(connection: &Connection, peer: UserId) -> Result<(Id, u64), Failure> {
-    let group = connection.create_group("bench", &[peer], MessageClock::default().id()).await.map_err(failure)?;
+    let group = connection.create_group("bench", &[peer], MessageClock::default().id()).await?;
     Ok((group.conversation.to_bytes(), group.seq_id.0))
 }
 
 async fn greet(server: &str, party: &Party) -> Result<Connection, Failure> {
     let options = Options { request_timeout: OPEN_TIMEOUT, ..Options::default() };
-    let (connection, _) = Connection::connect(server, options).await.map_err(failure)?;
+    let (connection, _) = Connection::connect(server, options).await?;
     let greeting = Greeting { token: party.token.clone(), device: "bench".into(), ..Greeting::default() };
-    connection.hello(greeting).await.map_err(failure)?;
+    connection.hello(greeting).await?;
     Ok(connection)
 }
 
