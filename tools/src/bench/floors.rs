@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -30,25 +30,40 @@ pub struct SyncFloor {
     pub p99_us: f64,
 }
 
-/// Measures it in a file of its own in `dir`.
-pub fn sync_floor(dir: &Path, block_bytes: usize) -> std::io::Result<SyncFloor> {
-    let path = dir.join(format!("skein-bench-floor-{}", std::process::id()));
-    let result = recycled_file(&path).and_then(|file| write_and_sync(file, block_bytes.next_multiple_of(PAGE_BYTES)));
-    std::fs::remove_file(&path)?;
-    result
+/// A file already written once, to measure in; removed at the end.
+pub struct FloorFile {
+    file: File,
+    path: PathBuf,
 }
 
-fn recycled_file(path: &Path) -> std::io::Result<File> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-    let zeros = vec![0; 1 << 20];
-    for _ in 0..FILE_BYTES >> 20 {
-        file.write_all(&zeros)?;
+impl FloorFile {
+    /// Writes one in `dir`. Well before measuring: writing it leaves disk and scheduler busy for a while.
+    pub fn create(dir: &Path) -> std::io::Result<FloorFile> {
+        let path = dir.join(format!("skein-bench-floor-{}", std::process::id()));
+        let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
+        let mut floor = FloorFile { file, path };
+        let zeros = vec![0; 1 << 20];
+        for _ in 0..FILE_BYTES >> 20 {
+            floor.file.write_all(&zeros)?;
+        }
+        floor.file.sync_all()?;
+        Ok(floor)
     }
-    file.sync_all()?;
-    Ok(file)
+
+    /// Measures blocks of this size, in whole pages.
+    pub fn measure(&self, block_bytes: usize) -> std::io::Result<SyncFloor> {
+        write_and_sync(&self.file, block_bytes.max(1).next_multiple_of(PAGE_BYTES).min(FILE_BYTES as usize))
+    }
 }
 
-fn write_and_sync(mut file: File, block_bytes: usize) -> std::io::Result<SyncFloor> {
+impl Drop for FloorFile {
+    fn drop(&mut self) {
+        // Left behind it would only take room.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn write_and_sync(mut file: &File, block_bytes: usize) -> std::io::Result<SyncFloor> {
     let mut block = vec![0xa5; block_bytes];
     let mut latency = Latency::new();
     let (begun, mut at, mut blocks) = (Instant::now(), 0u64, 0u64);

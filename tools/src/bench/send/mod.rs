@@ -13,7 +13,7 @@ use clap::Args as ClapArgs;
 
 use crate::bench::accounts::AdminArgs;
 use crate::bench::cpu::Cpu;
-use crate::bench::floors::{SyncFloor, loopback_round_trip_us, sync_floor};
+use crate::bench::floors::{FloorFile, SyncFloor, loopback_round_trip_us};
 use crate::bench::local::LocalNode;
 use crate::bench::page::Page;
 use crate::bench::poll::{monotonic_ns, raise_open_files};
@@ -171,6 +171,7 @@ struct Edge {
 }
 
 fn measure(args: &Args, load: Load, target: &Target) -> Result<Report, Failure> {
+    let floor = FloorFile::create(&target.dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     eprintln!("bench: opening {} conversations", args.conversations);
     let cast =
@@ -179,7 +180,7 @@ fn measure(args: &Args, load: Load, target: &Target) -> Result<Report, Failure> 
     let addr = resolve(&cast.server)?;
 
     eprintln!("bench: measuring what the machine can do");
-    let page_sync = sync_floor(&target.dir, 1)?;
+    let page_sync = floor.measure(1)?;
     let loopback_us = loopback_round_trip_us()?;
     let lone_send_us = lone::lone_send(addr, &cast.lone.0, &cast.lone.1)?.p50 * 1e3;
 
@@ -197,7 +198,7 @@ fn measure(args: &Args, load: Load, target: &Target) -> Result<Report, Failure> 
 
     let journal = journal_report(&edges, window, senders.counts().acked_in_window);
     let block_sync = match &journal {
-        Some(journal) => Some(sync_floor(&target.dir, journal.block_bytes as usize)?),
+        Some(journal) => Some(floor.measure(journal.block_bytes as usize)?),
         None => None,
     };
     let floors = floors(page_sync, block_sync, loopback_us, lone_send_us, journal.as_ref());
