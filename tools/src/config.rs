@@ -200,6 +200,27 @@ mod tests {
         assert_eq!(load_text(&config.to_toml()), config);
     }
 
+    /// Every environment variable a command line option reads, down the tree of commands.
+    fn variables(command: &clap::Command, into: &mut Vec<String>) {
+        into.extend(command.get_arguments().filter_map(|option| Some(option.get_env()?.to_str()?.to_owned())));
+        command.get_subcommands().for_each(|command| variables(command, into));
+    }
+
+    #[test]
+    fn a_variable_of_another_command_never_keeps_a_node_from_starting() {
+        let mut names = Vec::new();
+        variables(&<crate::Cli as clap::CommandFactory>::command(), &mut names);
+        assert!(names.contains(&"SKEIN_SERVER".to_owned()));
+        for name in names.iter().filter(|name| !gateway::config::NOT_KEYS.contains(&name.as_str())) {
+            let environment = vec![(name.clone(), "somewhere".to_owned())];
+            let loaded = load(&Sources { environment, ..Sources::default() });
+            assert!(
+                !matches!(loaded, Err(gateway::config::ConfigError::UnknownKey { .. })),
+                "{name} belongs into NOT_KEYS"
+            );
+        }
+    }
+
     #[test]
     fn flags_win_over_set_and_the_environment() {
         let args = SourceArgs {

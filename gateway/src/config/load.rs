@@ -63,15 +63,17 @@ pub enum ConfigError {
 }
 
 /// Variables of other commands, which are not keys of a node.
-const NOT_KEYS: [&str; 8] = [
-    "SKEIN_SERVER",
-    "SKEIN_PROFILE",
-    "SKEIN_TOKEN",
-    "SKEIN_CONFIG",
-    "SKEIN_PASSWORD",
+pub const NOT_KEYS: [&str; 10] = [
     "SKEIN_ADMIN_KEY",
+    "SKEIN_CA",
+    "SKEIN_CONFIG",
     "SKEIN_HOME",
     "SKEIN_OUTPUT",
+    "SKEIN_PASSWORD",
+    "SKEIN_PROFILE",
+    "SKEIN_SERVER",
+    "SKEIN_TLS",
+    "SKEIN_TOKEN",
 ];
 
 /// Puts the configuration together and checks it.

@@ -18,7 +18,7 @@ mod load;
 mod units;
 
 pub use limits::text_of as limit_text;
-pub use load::{ConfigError, Sources, keys_of, load};
+pub use load::{ConfigError, NOT_KEYS, Sources, keys_of, load};
 pub use units::{Size, Span};
 
 /// A node's configuration, checked.
