@@ -4,7 +4,7 @@
 mod world;
 
 use logstore::id::{LogIndex, SeqId, UserId};
-use sequencer::{Command, Outcome, Refusal, Stored, TailStep};
+use sequencer::{Command, Outcome, Refusal, SequencerOptions, Stored, TailStep};
 
 use world::{World, id_now, options, proposed, stored, text, text_with_id};
 
@@ -150,4 +150,23 @@ async fn history_is_bounded_by_records_and_by_bytes_but_gives_one() {
     assert_eq!(count(5, 11, 100, 10).await, [5]);
     assert_eq!(count(9, 4, 100, 1 << 20).await, [0u64; 0]);
     assert_eq!(count(12, u64::MAX, 100, 1 << 20).await, [0u64; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_fell_behind_the_tail_continues_from_the_floor_and_history_has_the_rest() {
+    let world = World::new(SequencerOptions { tail_bytes: 20_000, ..options() }).await;
+    let group = world.group(1, &[10]).await;
+    let shard = world.shard_of(group);
+    let mut reader = shard.tail(LogIndex(0));
+    for n in 0..50 {
+        world.send(text(group, 10, vec![n; 1_000])).await;
+    }
+    let Some(TailStep::Reset { floor }) = reader.next().await else { panic!("the tail is not that long") };
+    let Some(TailStep::Batches(batches)) = reader.next().await else { panic!("no entries after a reset") };
+    assert_eq!(batches[0].applied.index, floor.next());
+    assert_eq!(batches.last().unwrap().applied.index, shard.applied());
+    let first = batches[0].applied.records[0].head.seq;
+    let below = shard.history(group, SeqId(1), SeqId(first.0 - 1), 1000, 1 << 20).await.unwrap();
+    assert_eq!(below.len() as u64, first.0 - 1);
+    assert!(below.iter().all(|record| record.head.index <= floor));
 }

@@ -146,7 +146,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let log = self.journal.shard_log(self.shard());
         let purged = log.purged.map(raft_log_id_of);
         let last = log.last.map(raft_log_id_of);
-        Ok(LogState { last_log_id: last.or_else(|| purged.clone()), last_purged_log_id: purged })
+        Ok(LogState { last_log_id: last.or(purged), last_purged_log_id: purged })
     }
 
     async fn get_log_reader(&mut self) -> LogStore {

@@ -60,7 +60,7 @@ impl StateMachine {
             }
             RaftPayload::Blank => self.core.skip(index),
             RaftPayload::Membership(membership) => {
-                self.membership = Membership::new(Some(entry.log_id.clone()), membership.clone());
+                self.membership = Membership::new(Some(entry.log_id), membership.clone());
                 self.core.skip(index)
             }
         };
@@ -71,7 +71,7 @@ impl StateMachine {
     }
 
     fn meta(&self) -> Meta {
-        Meta { last_log_id: self.last_applied.clone(), last_membership: self.membership.clone() }
+        Meta { last_log_id: self.last_applied, last_membership: self.membership.clone() }
     }
 }
 
@@ -80,7 +80,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotBuilder = ManifestBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, Membership)> {
-        Ok((self.last_applied.clone(), self.membership.clone()))
+        Ok((self.last_applied, self.membership.clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
@@ -122,7 +122,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             ));
         }
         if meta.last_log_id > self.last_applied {
-            self.last_applied = meta.last_log_id.clone();
+            self.last_applied = meta.last_log_id;
             self.membership = meta.last_membership.clone();
             self.core.skip_to(meta.last_log_id.as_ref().map_or(logstore::id::LogIndex(0), |id| index_of(id.index)));
         }

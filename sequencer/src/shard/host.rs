@@ -18,7 +18,7 @@ use crate::shard::outbox::{self, LocalCarrier};
 use crate::shard::proposer::{Proposer, ProposerLimits, ProposerTask};
 use crate::shard::{SequencerOptions, Shard, seal};
 use crate::store::NothingSealed;
-use crate::{Clock, Command, Error, Result};
+use crate::{Clock, Command, Error, Outcome, Result};
 
 /// Buckets there are, for ever.
 const BUCKETS: usize = 1 << 16;
@@ -219,8 +219,10 @@ impl Plan {
             table_epoch: FIRST_TABLE_EPOCH,
             table: self.table.clone(),
         };
-        let refused = |why| Error::Raft { shard: shard.id(), what: format!("its first command was refused: {why:?}") };
-        shard.execute(init).await.map_err(refused).map(drop)
+        match shard.execute(init).await {
+            Ok(Outcome::Done) => Ok(()),
+            other => Err(Error::Raft { shard: shard.id(), what: format!("its first command ended in {other:?}") }),
+        }
     }
 }
 

@@ -14,6 +14,9 @@ const GENERATION_MS: u64 = 120_000;
 /// How often the age is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The least wait after a refusal.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
 /// What a generation is judged by.
 #[derive(Clone, Copy, Debug)]
 struct Generation {
@@ -40,7 +43,7 @@ pub(crate) async fn run(shard: Arc<Shard>, seal_bytes: u64) {
 async fn seal(shard: &Shard, generation: u64) {
     match shard.execute(Command::Seal).await {
         Ok(_) => tracing::debug!(shard = shard.id().0, generation, "sealed"),
-        Err(why) => runtime::sleep(why.retry_after().max(Duration::from_millis(50))).await,
+        Err(why) => runtime::sleep(why.retry_after().clamp(RETRY_AFTER, LOOK)).await,
     }
 }
 

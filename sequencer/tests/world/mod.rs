@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use logstore::id::{ClientMsgId, ConnectionId, ConversationId, HistoryId, NodeId, SeqId, TimeMs, UserId};
+use logstore::io::Disk;
+use logstore::io::faulty::FaultyDisk;
 use logstore::{Journal, JournalOptions, RecordKind};
 use sequencer::{
     Clock, Command, Outcome, PipelineSlot, Proposal, ProposalResult, Send, Sequencer, SequencerOptions, Shard, Stored,
@@ -20,7 +22,8 @@ pub const SOON: Duration = Duration::from_secs(10);
 
 /// A running node.
 pub struct World {
-    dir: TempDir,
+    disk: Arc<dyn Disk>,
+    _dir: Option<TempDir>,
     pub options: SequencerOptions,
     clock: Arc<dyn Clock>,
     pub journal: Journal,
@@ -42,9 +45,9 @@ pub fn options() -> SequencerOptions {
     }
 }
 
-fn open_journal(dir: &TempDir) -> Journal {
-    let options = JournalOptions { file_bytes: 8 << 20, ..JournalOptions::default() };
-    Journal::open(logstore::io::real(dir.path()), options, Box::new(|error| panic!("{error}"))).unwrap()
+fn open_journal(disk: &Arc<dyn Disk>) -> Journal {
+    let options = JournalOptions { file_bytes: 4 << 20, ..JournalOptions::default() };
+    Journal::open(disk.clone(), options, Box::new(|_| {})).unwrap()
 }
 
 impl World {
@@ -54,20 +57,28 @@ impl World {
 
     pub async fn with_clock(options: SequencerOptions, clock: Arc<dyn Clock>) -> World {
         let dir = tempfile::tempdir().unwrap();
-        let journal = open_journal(&dir);
+        let world = World::open(logstore::io::real(dir.path()), options, clock).await;
+        World { _dir: Some(dir), ..world }
+    }
+
+    /// On a disk that obeys the test.
+    pub async fn on(disk: &FaultyDisk, options: SequencerOptions) -> World {
+        World::open(disk.handle(), options, Arc::new(SystemClock)).await
+    }
+
+    async fn open(disk: Arc<dyn Disk>, options: SequencerOptions, clock: Arc<dyn Clock>) -> World {
+        let journal = open_journal(&disk);
         let sequencer = Sequencer::open(options.clone(), journal.clone(), clock.clone()).await.unwrap();
-        World { dir, options, clock, journal, sequencer }
+        World { disk, _dir: None, options, clock, journal, sequencer }
     }
 
     /// Stops and starts again on the same files.
     pub async fn restart(self) -> World {
-        let World { dir, options, clock, journal, sequencer } = self;
+        let World { disk, _dir, options, clock, journal, sequencer } = self;
         sequencer.shutdown().await;
         journal.close();
         drop((sequencer, journal));
-        let journal = open_journal(&dir);
-        let sequencer = Sequencer::open(options.clone(), journal.clone(), clock.clone()).await.unwrap();
-        World { dir, options, clock, journal, sequencer }
+        World { _dir, ..World::open(disk, options, clock).await }
     }
 
     pub fn shard_of(&self, conversation: ConversationId) -> &Arc<Shard> {
