@@ -62,7 +62,7 @@ pub struct Message {
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
     /// It cannot be read.
-    #[error("{0}")]
+    #[error(transparent)]
     Read(#[from] io::Error),
     /// A line is not a message.
     #[error("line {line}: {what}")]
