@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant as TokioInstant, Sleep};
 
 use super::Connection;
+use super::inbound::Inbound;
 use super::machine::{End, Machine, Timing};
 use super::pipeline::Pipeline;
 use super::shared::QUIET_BUFFER_BYTES;
@@ -24,10 +25,6 @@ use crate::session::Gateway;
 use crate::wire::frame::{self, Frame, Header};
 use crate::wire::operation::Operation;
 
-/// What an idle connection reads into.
-const READ_BYTES_MIN: usize = 2 << 10;
-/// Read at once from a busy one.
-const READ_BYTES_MAX: usize = 64 << 10;
 /// Bytes of requests in flight of one connection: their frames stay in memory until they are answered.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// What a closing socket still takes in, and how long, so that a reset does not overtake the farewell.
@@ -44,8 +41,7 @@ pub async fn drive<S: AsyncRead + AsyncWrite + Unpin>(stream: S, gateway: Arc<Ga
         connection,
         machine,
         pipeline: Pipeline::default(),
-        inbound: BytesMut::new(),
-        read_bytes: READ_BYTES_MIN,
+        inbound: Inbound::new(),
         more: false,
         writing: BytesMut::new(),
         written: 0,
@@ -81,8 +77,7 @@ struct Driver<S> {
     connection: Arc<Connection>,
     machine: Machine,
     pipeline: Pipeline,
-    inbound: BytesMut,
-    read_bytes: usize,
+    inbound: Inbound,
     /// `inbound` may hold a whole frame.
     more: bool,
     writing: BytesMut,
@@ -214,17 +209,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.inbound.capacity() - self.inbound.len() < self.read_bytes / 2 {
-            self.inbound.reserve(self.read_bytes);
-        }
-        let room = self.inbound.capacity() - self.inbound.len();
-        let read = pin!(self.stream.read_buf(&mut self.inbound)).poll(cx);
-        match read {
+        let buffer = self.inbound.room();
+        let room = buffer.capacity() - buffer.len();
+        match pin!(self.stream.read_buf(buffer)).poll(cx) {
             Poll::Ready(Ok(0)) => Poll::Ready(Event::Gone),
             Poll::Ready(Ok(count)) => {
                 self.more = true;
                 if count == room {
-                    self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
+                    self.inbound.was_filled();
                 }
                 Poll::Ready(Event::Received)
             }
@@ -238,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.more = false;
         let now = Instant::now();
         while self.machine.is_open() {
-            match frame::decode(&mut self.inbound, self.gateway.limits().frame_bytes as usize) {
+            match frame::decode(self.inbound.bytes(), self.gateway.limits().frame_bytes as usize) {
                 Ok(Some(frame)) => {
                     self.machine.heard(now);
                     self.take(frame);
@@ -329,10 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Gives back the memory of buffers that are empty.
     fn rest(&mut self) {
-        if self.inbound.is_empty() {
-            self.inbound = BytesMut::new();
-            self.read_bytes = READ_BYTES_MIN;
-        }
+        self.inbound.rest();
         if self.writing.is_empty() && self.writing.capacity() > QUIET_BUFFER_BYTES {
             self.writing = BytesMut::new();
         }
@@ -347,9 +336,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             let mut left = LINGER_BYTES;
             while left > 0 {
-                self.inbound.clear();
-                self.inbound.reserve(READ_BYTES_MIN);
-                match self.stream.read_buf(&mut self.inbound).await {
+                self.inbound.bytes().clear();
+                match self.stream.read_buf(self.inbound.room()).await {
                     Ok(count) if count > 0 => left = left.saturating_sub(count),
                     _ => return,
                 }

@@ -4,6 +4,7 @@
 pub mod catch_up;
 mod driver;
 pub mod feed;
+mod inbound;
 mod machine;
 pub(crate) mod pipeline;
 mod shared;

@@ -67,7 +67,7 @@ impl Scratch {
             if then == Some(Then::CatchUp) {
                 gateway.catch_up(connection);
             }
-            given += group.len() as u64;
+            given += group.iter().filter(|(to, number)| self.spots[*number as usize].origin != *to).count() as u64;
         }
         gateway.figures.deliveries.increment(given);
     }

@@ -82,7 +82,6 @@ pub enum FrameError {
 pub fn decode(buffer: &mut BytesMut, frame_bytes_max: usize) -> Result<Option<Frame>, FrameError> {
     let Some(length) = peek_length(buffer, frame_bytes_max)? else { return Ok(None) };
     if buffer.len() < 4 + length {
-        buffer.reserve(4 + length - buffer.len());
         return Ok(None);
     }
     let mut bytes = buffer.split_to(4 + length).freeze();
