@@ -1,0 +1,423 @@
+//! What people type, against the real node: the way it is meant, wrongly, and across kills.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Longer than anything here takes on a busy machine; reached only when something is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A home directory with a node beside it.
+struct House {
+    dir: tempfile::TempDir,
+    node: Option<Child>,
+    listen: String,
+}
+
+impl House {
+    fn new() -> House {
+        let mut house = House { dir: tempfile::tempdir().unwrap(), node: None, listen: "127.0.0.1:0".into() };
+        house.start();
+        house
+    }
+
+    /// Starts the node; after the first time where it was.
+    fn start(&mut self) {
+        let data = self.data();
+        let mut command = self.skein(&["server", "--dev", "--http", "127.0.0.1:0", "--set", "journal.file_bytes=4MiB"]);
+        command.arg("--data-dir").arg(&data).args(["--listen", &self.listen]);
+        command.env_remove("SKEIN_SERVER");
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        loop {
+            let line = lines.next().expect("the node ended while starting").unwrap();
+            if let Some(clients) = line.trim().strip_prefix("clients ") {
+                self.listen = clients.split_whitespace().next().unwrap().to_owned();
+            }
+            if line.contains(" send --to ") {
+                break;
+            }
+        }
+        std::thread::spawn(move || lines.for_each(drop));
+        self.node = Some(child);
+    }
+
+    /// kill -9.
+    fn kill(&mut self) {
+        if let Some(mut node) = self.node.take() {
+            node.kill().unwrap();
+            node.wait().unwrap();
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn skein(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SKEIN_")) {
+            command.env_remove(name);
+        }
+        command.args(args).stdin(Stdio::null());
+        command.env("XDG_CONFIG_HOME", self.dir.path().join("config")).env("SKEIN_SERVER", &self.listen);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Answer {
+        Answer(self.skein(args).output().unwrap())
+    }
+
+    fn run_with_input(&self, args: &[&str], input: &[u8]) -> Answer {
+        let mut command = self.skein(args);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        Answer(child.wait_with_output().unwrap())
+    }
+
+    fn sign_in(&self, name: &str) {
+        let password = format!("{name}-demo\n");
+        self.run_with_input(&["login", name, "--password-stdin"], password.as_bytes()).is_done();
+    }
+
+    fn mint(&self, name: &str) -> String {
+        let data = self.data();
+        self.run(&["token", "mint", name, "--data-dir", data.to_str().unwrap()]).is_done().words()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+struct Answer(Output);
+
+impl Answer {
+    fn is_done(self) -> Answer {
+        self.has_code(0)
+    }
+
+    fn has_code(self, code: i32) -> Answer {
+        assert_eq!(self.0.status.code(), Some(code), "{self}");
+        self
+    }
+
+    fn words(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).unwrap().trim_end().to_owned()
+    }
+
+    fn complaint(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).unwrap()
+    }
+
+    /// Every line of stdout as JSON.
+    fn json(&self) -> Vec<Value> {
+        self.words().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn texts(&self) -> Vec<String> {
+        let text = |value: &Value| value["text"].as_str().map(str::to_owned);
+        self.json().iter().filter_map(text).collect()
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}\n{}", self.0.status, self.words(), self.complaint())
+    }
+}
+
+fn seqs(records: &[Value]) -> Vec<u64> {
+    records.iter().map(|record| record["seq_id"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_conversation_by_hand_from_registering_to_reading_it_back() {
+    let house = House::new();
+    let input = b"correct horse\n";
+    house.run_with_input(&["register", "dora", "--password-stdin", "--profile", "d"], input).is_done();
+    house.sign_in("alice");
+    let profiles = house.run(&["profiles", "-o", "json"]).is_done().json();
+    assert_eq!(profiles.iter().map(|p| p["profile"].as_str().unwrap()).collect::<Vec<_>>(), ["alice", "d"]);
+
+    // Words, then lines: byte for byte, an empty one and one without an end too.
+    house.run(&["send", "--to", "dora", "hello", "there"]).is_done();
+    let lines = "tab\tand \u{1b}[31mred\n\nلا تقلق 🦆\r\nlast".as_bytes();
+    let acks = house.run_with_input(&["send", "--to", "dora", "-o", "json"], lines).is_done().json();
+    assert_eq!(seqs(&acks), [2, 3, 4, 5]);
+    let expected = ["hello there", "tab\tand \u{1b}[31mred", "", "لا تقلق 🦆\r", "last"];
+
+    let read = house.run(&["history", "--with", "alice", "--profile", "d", "-o", "json"]).is_done();
+    assert_eq!(read.texts(), expected);
+    let records = read.json();
+    assert_eq!(seqs(&records), [1, 2, 3, 4, 5]);
+    for (record, ack) in records[1..].iter().zip(&acks) {
+        for key in ["conversation", "server_msg_id", "client_msg_id", "sent_at"] {
+            assert_eq!(record[key], ack[key]);
+        }
+        assert_eq!((&record["sender"], &record["kind"]), (&"alice".into(), &"text".into()));
+        assert!(record["server_msg_id"].is_string());
+    }
+    let page = house.run(&["history", "--with", "dora", "--from-seq", "2", "--limit", "2", "-o", "json"]).is_done();
+    assert_eq!(seqs(&page.json()), [2, 3]);
+    let page = house.run(&["history", "--with", "dora", "--newest", "--limit", "2", "-o", "json"]).is_done();
+    assert_eq!(seqs(&page.json()), [5, 4]);
+    let plain = house.run(&["history", "--with", "dora", "-o", "plain"]).is_done().words();
+    assert_eq!(plain.lines().count(), 5, "one line a record, whatever its text");
+
+    // A saved sign-in is shown each record once; both devices of a conversation see the same.
+    let first = house.run(&["tail", "--once", "--profile", "d", "-o", "json"]).is_done();
+    assert_eq!(first.texts(), expected);
+    assert_eq!(house.run(&["tail", "--once", "--profile", "d"]).is_done().words(), "");
+    house.run(&["send", "--to", "alice", "back", "--profile", "d"]).is_done();
+    let next = house.run(&["tail", "--once", "--profile", "d", "-o", "json"]).is_done();
+    assert_eq!(next.texts(), ["back"]);
+    let limited = house.run(&["tail", "--with", "dora", "--from-beginning", "--limit", "3", "-o", "json"]).is_done();
+    assert_eq!(seqs(&limited.json()), [1, 2, 3]);
+
+    let list = house.run(&["conversations", "-o", "json"]).is_done().json();
+    assert_eq!((&list[0]["name"], &list[0]["head_seq"], &list[0]["unread"]), (&"dora".into(), &6.into(), &1.into()));
+    let health = house.run(&["health", "-o", "json"]).is_done().json();
+    assert!(health[0]["durable_append_us"].as_u64().unwrap() > 0);
+    assert_eq!(health[0]["shards"], 4);
+
+    house.run(&["logout", "--profile", "d"]).is_done();
+    house.run(&["whoami", "--profile", "d"]).has_code(1);
+}
+
+#[test]
+fn a_group_by_hand_and_what_each_member_may_see_of_it() {
+    let house = House::new();
+    ["alice", "bob", "carol"].iter().for_each(|name| house.sign_in(name));
+    let created = house.run(&["group", "create", "trip", "bob", "--profile", "alice", "-o", "json"]).is_done().json();
+    let id = created[0]["conversation"].as_str().unwrap();
+    house.run(&["send", "--group", id, "one", "--profile", "alice"]).is_done();
+    house.run(&["group", "add", "trip", "carol", "--profile", "alice"]).is_done();
+    house.run(&["send", "--group", "trip", "two", "--profile", "carol"]).is_done();
+    house.run(&["group", "leave", id, "--profile", "bob"]).is_done();
+    house.run(&["send", "--group", id, "three", "--profile", "alice"]).is_done();
+    house.run(&["group", "remove", id, "carol", "--profile", "alice"]).is_done();
+    house.run(&["send", "--group", id, "four", "--profile", "alice"]).is_done();
+
+    let all = house.run(&["history", "--group", id, "--profile", "alice", "-o", "json"]).is_done().json();
+    assert_eq!(seqs(&all), (1..=8).collect::<Vec<_>>());
+    assert_eq!((&all[0]["kind"], &all[0]["joined"]), (&"membership".into(), &serde_json::json!(["alice", "bob"])));
+    assert_eq!(all[4]["left"], serde_json::json!(["bob"]));
+    let bobs = house.run(&["history", "--group", id, "--profile", "bob", "-o", "json"]).is_done();
+    assert_eq!(
+        bobs.json().last().unwrap()["left"],
+        serde_json::json!(["bob"]),
+        "the last a leaver sees is the leaving"
+    );
+    let carols = house.run(&["tail", "--once", "--profile", "carol", "-o", "json"]).is_done();
+    assert_eq!(carols.texts(), ["two", "three"]);
+    let members = house.run(&["group", "members", id, "--profile", "alice", "-o", "plain"]).is_done().words();
+    assert_eq!(members.lines().count(), 1);
+    assert!(members.contains("owner"));
+
+    house.run(&["send", "--group", id, "hello?", "--profile", "bob"]).has_code(3);
+    house.run(&["group", "add", id, "bob", "--profile", "carol"]).has_code(3);
+}
+
+#[test]
+fn what_is_typed_wrongly_is_answered_in_one_line_with_a_code() {
+    let house = House::new();
+    let refused = |answer: Answer, code: i32, words: &str| {
+        let answer = answer.has_code(code);
+        assert!(answer.complaint().contains(words), "{answer}");
+    };
+    refused(house.run(&["send", "--to", "bob", "hi"]), 1, "skein login NAME");
+    refused(house.run_with_input(&["login", "alice", "--password-stdin"], b"wrong horse\n"), 3, "bad_credentials");
+    refused(house.run_with_input(&["login", "nobody", "--password-stdin"], b"wrong horse\n"), 3, "bad_credentials");
+    refused(house.run_with_input(&["register", "alice", "--password-stdin"], b"long enough\n"), 3, "name_taken");
+    refused(house.run_with_input(&["register", "", "--password-stdin"], b"long enough\n"), 3, "bad_name");
+    refused(house.run_with_input(&["register", "eve", "--password-stdin"], b"short\n"), 3, "bad_password");
+    house.sign_in("bob");
+    refused(house.run(&["send", "--to", "nobody", "hi"]), 3, "no_such_user");
+    refused(house.run(&["history", "--with", "nobody"]), 3, "no_such_user");
+    refused(house.run(&["history", "--group", &"8".repeat(32)]), 3, "no_such_conversation");
+    refused(house.run(&["history", "--group", "elsewhere"]), 3, "no_such_conversation");
+    refused(house.run(&["history"]), 2, "--with");
+    refused(house.run(&["send", "--to", "alice", "--group", "welcome", "hi"]), 2, "cannot be used with");
+    refused(house.run(&["tail", "-o", "yaml"]), 2, "yaml");
+    refused(house.run(&["token", "mint", "bob"]), 2, "--data-dir");
+    refused(house.run(&["--server", "127.0.0.1:1", "health"]), 4, "skein server --dev");
+    let forged = Answer(house.skein(&["conversations"]).env("SKEIN_TOKEN", "forged").output().unwrap());
+    refused(forged, 3, "unauthenticated");
+
+    // What is refused takes no place, and what follows it is sent.
+    let sent = house.run_with_input(&["send", "--to", "alice", "-o", "json"], b"one\n\xff\xfe\ntwo\n").has_code(3);
+    assert_eq!(seqs(&sent.json()), [1, 0, 2]);
+    assert_eq!(sent.json()[1]["error"]["name"], "not_utf8");
+    let long = vec![b'x'; 20_000];
+    refused(house.run_with_input(&["send", "--to", "alice"], &long), 3, "too_long");
+    let read = house.run(&["history", "--with", "alice", "-o", "json"]).is_done();
+    assert_eq!(read.texts(), ["one", "two"]);
+}
+
+#[test]
+fn what_administrators_do_needs_no_password() {
+    let house = House::new();
+    let data = house.data();
+    let data = data.to_str().unwrap();
+    let accounts = b"{\"name\":\"6f1e9a1e-0000-4000-8000-000000000001\"}\n{\"name\":\"zoe\"}\n";
+    let imported = house.run_with_input(&["user", "import", "-", "--data-dir", data, "-o", "json"], accounts).is_done();
+    assert_eq!(imported.json()[1]["name"], "zoe");
+    let again = house.run_with_input(&["user", "import", "-", "--data-dir", data, "-o", "json"], accounts).is_done();
+    assert_eq!(again.json(), imported.json(), "those that exist stay as they are");
+
+    let token = house.mint("zoe");
+    assert_eq!(token.split_whitespace().count(), 1);
+    let sent = house.skein(&["send", "--to", "alice", "by token"]).env("SKEIN_TOKEN", &token).output().unwrap();
+    Answer(sent).is_done();
+    let key = house.data().join("keys/admin.pem");
+    let shards = house.run(&["shard", "list", "--admin-key", key.to_str().unwrap(), "-o", "json"]).is_done().json();
+    assert_eq!(shards.len(), 4);
+    let unsealed: u64 = shards.iter().map(|shard| shard["unsealed_records"].as_u64().unwrap()).sum();
+    assert_eq!(unsealed, 2, "the group's first record and one message");
+    house.run(&["shard", "seal", "--all", "--data-dir", data]).is_done();
+    house.run(&["health", "--data-dir", data]).is_done();
+}
+
+/// A tail that runs beside, read line by line.
+struct Tail {
+    child: Child,
+    lines: std::io::Lines<BufReader<ChildStdout>>,
+}
+
+impl Tail {
+    fn start(house: &House, args: &[&str]) -> Tail {
+        let mut command = house.skein(&["tail", "-o", "json"]);
+        let mut child = command.args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Tail { child, lines }
+    }
+
+    fn next(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_tail_and_a_pipe_of_messages_outlive_the_server_that_is_killed_under_them() {
+    const MESSAGES: usize = 3000;
+    let mut house = House::new();
+    house.sign_in("alice");
+    house.sign_in("bob");
+    let id = house.run(&["group", "create", "pipe", "alice", "-o", "json"]).is_done().json()[0]["conversation"].clone();
+    let id = id.as_str().unwrap().to_owned();
+    let mut tail = Tail::start(&house, &["--group", &id, "--profile", "alice"]);
+    assert_eq!(tail.next()["kind"], "membership");
+
+    let mut command = house.skein(&["send", "--group", &id, "--profile", "bob", "-o", "json"]);
+    let mut sending = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut input = sending.stdin.take().unwrap();
+    let writing = std::thread::spawn(move || {
+        for n in 0..MESSAGES {
+            writeln!(input, "message {n}").unwrap();
+            if n % 100 == 99 {
+                // Spread over the kills below; the order and number do not depend on it.
+                std::thread::sleep(Duration::from_millis(40));
+            }
+        }
+    });
+    let reading = std::thread::spawn(move || sending.wait_with_output().unwrap());
+    let mut received = Vec::new();
+    for kill_at in [MESSAGES / 5, MESSAGES / 2, MESSAGES * 4 / 5] {
+        while received.len() < kill_at {
+            received.push(tail.next());
+        }
+        house.kill();
+        house.start();
+    }
+    while received.len() < MESSAGES {
+        received.push(tail.next());
+    }
+    writing.join().unwrap();
+    let acks = Answer(reading.join().unwrap()).is_done().json();
+    let expected: Vec<u64> = (2..MESSAGES as u64 + 2).collect();
+    assert_eq!(seqs(&acks), expected);
+    assert_eq!(seqs(&received), expected);
+    let stored = house.run(&["history", "--group", &id, "--from-seq", "2", "-o", "json"]).is_done().json();
+    assert_eq!(seqs(&stored), expected);
+    for (n, record) in stored.iter().enumerate() {
+        assert_eq!(record["text"], format!("message {n}"));
+        assert_eq!((&record["client_msg_id"], record), (&acks[n]["client_msg_id"], &received[n]));
+    }
+}
+
+#[test]
+fn a_chat_shows_what_was_and_what_comes_and_ends_with_its_input() {
+    let house = House::new();
+    house.sign_in("alice");
+    house.sign_in("bob");
+    house.run(&["send", "--to", "bob", "before", "--profile", "alice"]).is_done();
+    let mut command = house.skein(&["chat", "--with", "alice", "-o", "json"]);
+    let mut chat = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(chat.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!(next()["text"], "before");
+    house.run(&["send", "--to", "bob", "during", "--profile", "alice"]).is_done();
+    assert_eq!(next()["text"], "during");
+    let mut input = chat.stdin.take().unwrap();
+    writeln!(input, "typed").unwrap();
+    assert_eq!(next()["text"], "typed");
+    writeln!(input, "//slash").unwrap();
+    assert_eq!(next()["text"], "/slash");
+    drop(input);
+    assert_eq!(wait(&mut chat), Some(0));
+}
+
+fn wait(child: &mut Child) -> Option<i32> {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it has not ended within {PATIENCE:?}");
+}
+
+#[test]
+fn every_command_shows_examples() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
+        let output = command.args(args).arg("--help").env("XDG_CONFIG_HOME", dir.path()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let commands = "register,login,logout,whoami,profiles,send,tail,history,conversations,group,chat,health,\
+        group create,group add,group remove,group leave,group members,user import,token mint,shard list,shard seal";
+    for command in commands.split(',') {
+        let words = help(&command.split(' ').collect::<Vec<_>>());
+        assert!(words.contains("Examples:\n  ") && words.contains(&format!("skein {command}")), "{command}: {words}");
+    }
+}
+
+/// Nothing a command leaves behind is readable by others.
+#[test]
+fn saved_sign_ins_are_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let house = House::new();
+    house.sign_in("alice");
+    let dir = house.dir.path().join("config/skein");
+    for entry in std::fs::read_dir(Path::new(&dir)).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.path());
+    }
+}
