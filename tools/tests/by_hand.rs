@@ -82,12 +82,12 @@ impl House {
 
     fn sign_in(&self, name: &str) {
         let password = format!("{name}-demo\n");
-        self.run_with_input(&["login", name, "--password-stdin"], password.as_bytes()).is_done();
+        self.run_with_input(&["login", name, "--password-stdin"], password.as_bytes()).done();
     }
 
     fn mint(&self, name: &str) -> String {
         let data = self.data();
-        self.run(&["token", "mint", name, "--data-dir", data.to_str().unwrap()]).is_done().words()
+        self.run(&["token", "mint", name, "--data-dir", data.to_str().unwrap()]).done().words()
     }
 }
 
@@ -100,11 +100,11 @@ impl Drop for House {
 struct Answer(Output);
 
 impl Answer {
-    fn is_done(self) -> Answer {
-        self.has_code(0)
+    fn done(self) -> Answer {
+        self.ended_with(0)
     }
 
-    fn has_code(self, code: i32) -> Answer {
+    fn ended_with(self, code: i32) -> Answer {
         assert_eq!(self.0.status.code(), Some(code), "{self}");
         self
     }
@@ -142,19 +142,19 @@ fn seqs(records: &[Value]) -> Vec<u64> {
 fn a_conversation_by_hand_from_registering_to_reading_it_back() {
     let house = House::new();
     let input = b"correct horse\n";
-    house.run_with_input(&["register", "dora", "--password-stdin", "--profile", "d"], input).is_done();
+    house.run_with_input(&["register", "dora", "--password-stdin", "--profile", "d"], input).done();
     house.sign_in("alice");
-    let profiles = house.run(&["profiles", "-o", "json"]).is_done().json();
+    let profiles = house.run(&["profiles", "-o", "json"]).done().json();
     assert_eq!(profiles.iter().map(|p| p["profile"].as_str().unwrap()).collect::<Vec<_>>(), ["alice", "d"]);
 
     // Words, then lines: byte for byte, an empty one and one without an end too.
-    house.run(&["send", "--to", "dora", "hello", "there"]).is_done();
+    house.run(&["send", "--to", "dora", "hello", "there"]).done();
     let lines = "tab\tand \u{1b}[31mred\n\nلا تقلق 🦆\r\nlast".as_bytes();
-    let acks = house.run_with_input(&["send", "--to", "dora", "-o", "json"], lines).is_done().json();
+    let acks = house.run_with_input(&["send", "--to", "dora", "-o", "json"], lines).done().json();
     assert_eq!(seqs(&acks), [2, 3, 4, 5]);
     let expected = ["hello there", "tab\tand \u{1b}[31mred", "", "لا تقلق 🦆\r", "last"];
 
-    let read = house.run(&["history", "--with", "alice", "--profile", "d", "-o", "json"]).is_done();
+    let read = house.run(&["history", "--with", "alice", "--profile", "d", "-o", "json"]).done();
     assert_eq!(read.texts(), expected);
     let records = read.json();
     assert_eq!(seqs(&records), [1, 2, 3, 4, 5]);
@@ -165,72 +165,72 @@ fn a_conversation_by_hand_from_registering_to_reading_it_back() {
         assert_eq!((&record["sender"], &record["kind"]), (&"alice".into(), &"text".into()));
         assert!(record["server_msg_id"].is_string());
     }
-    let page = house.run(&["history", "--with", "dora", "--from-seq", "2", "--limit", "2", "-o", "json"]).is_done();
+    let page = house.run(&["history", "--with", "dora", "--from-seq", "2", "--limit", "2", "-o", "json"]).done();
     assert_eq!(seqs(&page.json()), [2, 3]);
-    let page = house.run(&["history", "--with", "dora", "--newest", "--limit", "2", "-o", "json"]).is_done();
+    let page = house.run(&["history", "--with", "dora", "--newest", "--limit", "2", "-o", "json"]).done();
     assert_eq!(seqs(&page.json()), [5, 4]);
-    let plain = house.run(&["history", "--with", "dora", "-o", "plain"]).is_done().words();
+    let plain = house.run(&["history", "--with", "dora", "-o", "plain"]).done().words();
     assert_eq!(plain.lines().count(), 5, "one line a record, whatever its text");
 
     // A saved sign-in is shown each record once; both devices of a conversation see the same.
-    let first = house.run(&["tail", "--once", "--profile", "d", "-o", "json"]).is_done();
+    let first = house.run(&["tail", "--once", "--profile", "d", "-o", "json"]).done();
     assert_eq!(first.texts(), expected);
-    assert_eq!(house.run(&["tail", "--once", "--profile", "d"]).is_done().words(), "");
-    house.run(&["send", "--to", "alice", "back", "--profile", "d"]).is_done();
-    let next = house.run(&["tail", "--once", "--profile", "d", "-o", "json"]).is_done();
+    assert_eq!(house.run(&["tail", "--once", "--profile", "d"]).done().words(), "");
+    house.run(&["send", "--to", "alice", "back", "--profile", "d"]).done();
+    let next = house.run(&["tail", "--once", "--profile", "d", "-o", "json"]).done();
     assert_eq!(next.texts(), ["back"]);
-    let limited = house.run(&["tail", "--with", "dora", "--from-beginning", "--limit", "3", "-o", "json"]).is_done();
+    let limited = house.run(&["tail", "--with", "dora", "--from-beginning", "--limit", "3", "-o", "json"]).done();
     assert_eq!(seqs(&limited.json()), [1, 2, 3]);
 
-    let list = house.run(&["conversations", "-o", "json"]).is_done().json();
+    let list = house.run(&["conversations", "-o", "json"]).done().json();
     assert_eq!((&list[0]["name"], &list[0]["head_seq"], &list[0]["unread"]), (&"dora".into(), &6.into(), &1.into()));
-    let health = house.run(&["health", "-o", "json"]).is_done().json();
+    let health = house.run(&["health", "-o", "json"]).done().json();
     assert!(health[0]["durable_append_us"].as_u64().unwrap() > 0);
     assert_eq!(health[0]["shards"], 4);
 
-    house.run(&["logout", "--profile", "d"]).is_done();
-    house.run(&["whoami", "--profile", "d"]).has_code(1);
+    house.run(&["logout", "--profile", "d"]).done();
+    house.run(&["whoami", "--profile", "d"]).ended_with(1);
 }
 
 #[test]
 fn a_group_by_hand_and_what_each_member_may_see_of_it() {
     let house = House::new();
     ["alice", "bob", "carol"].iter().for_each(|name| house.sign_in(name));
-    let created = house.run(&["group", "create", "trip", "bob", "--profile", "alice", "-o", "json"]).is_done().json();
+    let created = house.run(&["group", "create", "trip", "bob", "--profile", "alice", "-o", "json"]).done().json();
     let id = created[0]["conversation"].as_str().unwrap();
-    house.run(&["send", "--group", id, "one", "--profile", "alice"]).is_done();
-    house.run(&["group", "add", "trip", "carol", "--profile", "alice"]).is_done();
-    house.run(&["send", "--group", "trip", "two", "--profile", "carol"]).is_done();
-    house.run(&["group", "leave", id, "--profile", "bob"]).is_done();
-    house.run(&["send", "--group", id, "three", "--profile", "alice"]).is_done();
-    house.run(&["group", "remove", id, "carol", "--profile", "alice"]).is_done();
-    house.run(&["send", "--group", id, "four", "--profile", "alice"]).is_done();
+    house.run(&["send", "--group", id, "one", "--profile", "alice"]).done();
+    house.run(&["group", "add", "trip", "carol", "--profile", "alice"]).done();
+    house.run(&["send", "--group", "trip", "two", "--profile", "carol"]).done();
+    house.run(&["group", "leave", id, "--profile", "bob"]).done();
+    house.run(&["send", "--group", id, "three", "--profile", "alice"]).done();
+    house.run(&["group", "remove", id, "carol", "--profile", "alice"]).done();
+    house.run(&["send", "--group", id, "four", "--profile", "alice"]).done();
 
-    let all = house.run(&["history", "--group", id, "--profile", "alice", "-o", "json"]).is_done().json();
+    let all = house.run(&["history", "--group", id, "--profile", "alice", "-o", "json"]).done().json();
     assert_eq!(seqs(&all), (1..=8).collect::<Vec<_>>());
     assert_eq!((&all[0]["kind"], &all[0]["joined"]), (&"membership".into(), &serde_json::json!(["alice", "bob"])));
     assert_eq!(all[4]["left"], serde_json::json!(["bob"]));
-    let bobs = house.run(&["history", "--group", id, "--profile", "bob", "-o", "json"]).is_done();
+    let bobs = house.run(&["history", "--group", id, "--profile", "bob", "-o", "json"]).done();
     assert_eq!(
         bobs.json().last().unwrap()["left"],
         serde_json::json!(["bob"]),
         "the last a leaver sees is the leaving"
     );
-    let carols = house.run(&["tail", "--once", "--profile", "carol", "-o", "json"]).is_done();
+    let carols = house.run(&["tail", "--once", "--profile", "carol", "-o", "json"]).done();
     assert_eq!(carols.texts(), ["two", "three"]);
-    let members = house.run(&["group", "members", id, "--profile", "alice", "-o", "plain"]).is_done().words();
+    let members = house.run(&["group", "members", id, "--profile", "alice", "-o", "plain"]).done().words();
     assert_eq!(members.lines().count(), 1);
     assert!(members.contains("owner"));
 
-    house.run(&["send", "--group", id, "hello?", "--profile", "bob"]).has_code(3);
-    house.run(&["group", "add", id, "bob", "--profile", "carol"]).has_code(3);
+    house.run(&["send", "--group", id, "hello?", "--profile", "bob"]).ended_with(3);
+    house.run(&["group", "add", id, "bob", "--profile", "carol"]).ended_with(3);
 }
 
 #[test]
 fn what_is_typed_wrongly_is_answered_in_one_line_with_a_code() {
     let house = House::new();
     let refused = |answer: Answer, code: i32, words: &str| {
-        let answer = answer.has_code(code);
+        let answer = answer.ended_with(code);
         assert!(answer.complaint().contains(words), "{answer}");
     };
     refused(house.run(&["send", "--to", "bob", "hi"]), 1, "skein login NAME");
@@ -253,12 +253,12 @@ fn what_is_typed_wrongly_is_answered_in_one_line_with_a_code() {
     refused(forged, 3, "unauthenticated");
 
     // What is refused takes no place, and what follows it is sent.
-    let sent = house.run_with_input(&["send", "--to", "alice", "-o", "json"], b"one\n\xff\xfe\ntwo\n").has_code(3);
+    let sent = house.run_with_input(&["send", "--to", "alice", "-o", "json"], b"one\n\xff\xfe\ntwo\n").ended_with(3);
     assert_eq!(seqs(&sent.json()), [1, 0, 2]);
     assert_eq!(sent.json()[1]["error"]["name"], "not_utf8");
     let long = vec![b'x'; 20_000];
     refused(house.run_with_input(&["send", "--to", "alice"], &long), 3, "too_long");
-    let read = house.run(&["history", "--with", "alice", "-o", "json"]).is_done();
+    let read = house.run(&["history", "--with", "alice", "-o", "json"]).done();
     assert_eq!(read.texts(), ["one", "two"]);
 }
 
@@ -268,22 +268,22 @@ fn what_administrators_do_needs_no_password() {
     let data = house.data();
     let data = data.to_str().unwrap();
     let accounts = b"{\"name\":\"6f1e9a1e-0000-4000-8000-000000000001\"}\n{\"name\":\"zoe\"}\n";
-    let imported = house.run_with_input(&["user", "import", "-", "--data-dir", data, "-o", "json"], accounts).is_done();
+    let imported = house.run_with_input(&["user", "import", "-", "--data-dir", data, "-o", "json"], accounts).done();
     assert_eq!(imported.json()[1]["name"], "zoe");
-    let again = house.run_with_input(&["user", "import", "-", "--data-dir", data, "-o", "json"], accounts).is_done();
+    let again = house.run_with_input(&["user", "import", "-", "--data-dir", data, "-o", "json"], accounts).done();
     assert_eq!(again.json(), imported.json(), "those that exist stay as they are");
 
     let token = house.mint("zoe");
     assert_eq!(token.split_whitespace().count(), 1);
     let sent = house.skein(&["send", "--to", "alice", "by token"]).env("SKEIN_TOKEN", &token).output().unwrap();
-    Answer(sent).is_done();
+    Answer(sent).done();
     let key = house.data().join("keys/admin.pem");
-    let shards = house.run(&["shard", "list", "--admin-key", key.to_str().unwrap(), "-o", "json"]).is_done().json();
+    let shards = house.run(&["shard", "list", "--admin-key", key.to_str().unwrap(), "-o", "json"]).done().json();
     assert_eq!(shards.len(), 4);
     let unsealed: u64 = shards.iter().map(|shard| shard["unsealed_records"].as_u64().unwrap()).sum();
     assert_eq!(unsealed, 2, "the group's first record and one message");
-    house.run(&["shard", "seal", "--all", "--data-dir", data]).is_done();
-    house.run(&["health", "--data-dir", data]).is_done();
+    house.run(&["shard", "seal", "--all", "--data-dir", data]).done();
+    house.run(&["health", "--data-dir", data]).done();
 }
 
 /// A tail that runs beside, read line by line.
@@ -318,7 +318,7 @@ fn a_tail_and_a_pipe_of_messages_outlive_the_server_that_is_killed_under_them() 
     let mut house = House::new();
     house.sign_in("alice");
     house.sign_in("bob");
-    let id = house.run(&["group", "create", "pipe", "alice", "-o", "json"]).is_done().json()[0]["conversation"].clone();
+    let id = house.run(&["group", "create", "pipe", "alice", "-o", "json"]).done().json()[0]["conversation"].clone();
     let id = id.as_str().unwrap().to_owned();
     let mut tail = Tail::start(&house, &["--group", &id, "--profile", "alice"]);
     assert_eq!(tail.next()["kind"], "membership");
@@ -348,11 +348,11 @@ fn a_tail_and_a_pipe_of_messages_outlive_the_server_that_is_killed_under_them() 
         received.push(tail.next());
     }
     writing.join().unwrap();
-    let acks = Answer(reading.join().unwrap()).is_done().json();
+    let acks = Answer(reading.join().unwrap()).done().json();
     let expected: Vec<u64> = (2..MESSAGES as u64 + 2).collect();
     assert_eq!(seqs(&acks), expected);
     assert_eq!(seqs(&received), expected);
-    let stored = house.run(&["history", "--group", &id, "--from-seq", "2", "-o", "json"]).is_done().json();
+    let stored = house.run(&["history", "--group", &id, "--from-seq", "2", "-o", "json"]).done().json();
     assert_eq!(seqs(&stored), expected);
     for (n, record) in stored.iter().enumerate() {
         assert_eq!(record["text"], format!("message {n}"));
@@ -365,13 +365,13 @@ fn a_chat_shows_what_was_and_what_comes_and_ends_with_its_input() {
     let house = House::new();
     house.sign_in("alice");
     house.sign_in("bob");
-    house.run(&["send", "--to", "bob", "before", "--profile", "alice"]).is_done();
+    house.run(&["send", "--to", "bob", "before", "--profile", "alice"]).done();
     let mut command = house.skein(&["chat", "--with", "alice", "-o", "json"]);
     let mut chat = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(chat.stdout.take().unwrap()).lines();
     let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(next()["text"], "before");
-    house.run(&["send", "--to", "bob", "during", "--profile", "alice"]).is_done();
+    house.run(&["send", "--to", "bob", "during", "--profile", "alice"]).done();
     assert_eq!(next()["text"], "during");
     let mut input = chat.stdin.take().unwrap();
     writeln!(input, "typed").unwrap();

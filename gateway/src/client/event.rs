@@ -119,7 +119,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 /// The bytes of hexadecimal digits.
 pub(super) fn unhex(digits: &str) -> Option<Vec<u8>> {
-    if digits.len() % 2 != 0 || !digits.is_ascii() {
+    if !digits.len().is_multiple_of(2) || !digits.is_ascii() {
         return None;
     }
     (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).ok()).collect()

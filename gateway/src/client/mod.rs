@@ -7,6 +7,7 @@
 
 mod backoff;
 mod connection;
+mod convert;
 mod error;
 mod event;
 mod id;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use logstore::id::{ClientMsgId, ConnectionId, ConversationId, SeqId, ShardId, TimeMs, UserId};
 
 use super::connection::{Connection, Reply};
-use super::types::{all, conversation_bytes, refusals, send_outcomes};
+use super::convert::{all, conversation_bytes, refusals, send_outcomes};
 use super::{
     Conversation, Error, Group, HistoryPage, HistoryQuery, MemberPage, MessageClock, Outgoing, Probe, Refusal,
     SendOutcome, Shard, Tokens, User,

@@ -7,7 +7,7 @@ use logstore::id::{ConversationId, SeqId};
 use prost::Message;
 use tokio::sync::mpsc;
 
-use super::types::{all, conversation_id};
+use super::convert::{all, conversation_id};
 use super::{Conversation, Error, Receipt, Record, Refusal, Step};
 use crate::wire::frame::Frame;
 use crate::wire::operation::Operation;

@@ -59,6 +59,11 @@ fn page(n: u64, range: std::ops::RangeInclusive<u64>, head: u64) -> HistoryPage 
     HistoryPage { records: range.map(|seq| record(n, seq)).collect(), head: SeqId(head), next_from: None }
 }
 
+/// A complete page without a record.
+fn nothing(head: u64) -> HistoryPage {
+    HistoryPage { records: Vec::new(), head: SeqId(head), next_from: None }
+}
+
 fn attached_inbox(backlog: Backlog, progress: &Progress) -> Inbox {
     let mut inbox = Inbox::new(backlog, progress, 100);
     inbox.connected(ME, &Bytes::from_static(b"h"));
@@ -161,13 +166,13 @@ fn a_server_that_is_behind_what_it_told_is_asked_again_and_not_believed() {
     let mut now = GRACE;
     for _ in 0..BEHIND_RETRIES_MAX {
         let fill = inbox.take_fill(now).unwrap();
-        inbox.filled(fill, page(1, 1..=0, 3), now, &mut out).unwrap();
+        inbox.filled(fill, nothing(3), now, &mut out).unwrap();
         assert_eq!(inbox.take_fill(now), None);
         now += BEHIND_RETRY_MS;
     }
     assert_eq!((seqs(&out), told(&inbox)), (vec![], 10));
     let fill = inbox.take_fill(now).unwrap();
-    assert!(inbox.filled(fill, page(1, 1..=0, 3), now, &mut out).is_err(), "for ever is too long");
+    assert!(inbox.filled(fill, nothing(3), now, &mut out).is_err(), "for ever is too long");
 }
 
 #[test]
@@ -177,7 +182,7 @@ fn records_that_a_complete_page_lacks_are_not_visible() {
     // Away from 4 to 8, back with 9.
     inbox.deliver(vec![record(1, 9)], Some(step(19)), 0, &mut out);
     let fill = inbox.take_fill(GRACE).unwrap();
-    inbox.filled(fill, page(1, 1..=0, 9), GRACE, &mut out).unwrap();
+    inbox.filled(fill, nothing(9), GRACE, &mut out).unwrap();
     assert_eq!((seqs(&out), told(&inbox)), (vec![(1, 9)], 19));
 }
 
