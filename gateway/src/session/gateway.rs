@@ -207,6 +207,9 @@ impl Gateway {
         let who = connection.who();
         self.registry.remove(connection.id(), who.map(|who| who.user));
         self.figures.connections.set(self.registry.len() as f64);
+        if who.is_some() {
+            self.sequencer.forget_connection(connection.id());
+        }
         if let Some(SignedIn { user, attached: true, .. }) = who {
             let (gateway, tails, connection) = (self.id, Arc::clone(&self.tails), Arc::clone(connection));
             self.runtime.spawn(async move {

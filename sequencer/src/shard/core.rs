@@ -32,7 +32,6 @@ pub(crate) struct ShardCore {
     outbox_signal: Notify,
     /// Told when a generation is large enough to seal.
     seal_signal: Notify,
-    live: AtomicBool,
     stopped: AtomicBool,
     stored: metrics::Counter,
 }
@@ -50,7 +49,6 @@ impl ShardCore {
             applied_signal: Notify::new(),
             outbox_signal: Notify::new(),
             seal_signal: Notify::new(),
-            live: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             stored: metrics::counter!("skein_messages_stored_total"),
         }
@@ -59,11 +57,6 @@ impl ShardCore {
     /// The shard.
     pub(crate) fn shard(&self) -> ShardId {
         self.shard
-    }
-
-    /// The replay is over: from now on what is stored is counted.
-    pub(crate) fn begin_live(&self) {
-        self.live.store(true, Ordering::Release);
     }
 
     /// Looks at applied state; apply waits meanwhile.
@@ -113,9 +106,7 @@ impl ShardCore {
         if unsealed_bytes >= self.seal_bytes {
             self.seal_signal.notify_one();
         }
-        if self.live.load(Ordering::Relaxed) {
-            self.stored.increment(applied.records.len() as u64);
-        }
+        self.stored.increment(applied.records.iter().filter(|r| r.head.kind.is_countable()).count() as u64);
         self.publish(applied, payload.clone())
     }
 

@@ -168,7 +168,6 @@ impl Opening {
     /// Starts a shard's proposer.
     fn propose(&self, started: Started, running: &mut Running) -> Arc<Shard> {
         let Started { core, group } = started;
-        core.begin_live();
         let proposer = Proposer::new(ProposerLimits {
             entry_bytes_max: self.options.entry_bytes_max,
             entries_in_flight: self.options.entries_in_flight.max(1),
