@@ -3,6 +3,8 @@
 //!
 //! `TEST_SEED` repeats a run; `TEST_CHAT` names another file (then at full speed).
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! `skein bench`: measurements with the checker on.
 //!
 //! The generator shares its machine with the server it measures, so what it costs counts: one thread a process,
-//! frames read where they lie ([`wire`]), one wake-up for whatever is there ([`poll`]).
+//! frames read where they lie ([`link`], [`wire`]), one wake-up for whatever is there ([`poll`]).
 
 use clap::{Args as ClapArgs, Subcommand};
 
@@ -14,6 +14,7 @@ mod cpu;
 mod floors;
 pub mod ids;
 pub mod latency;
+mod link;
 pub mod local;
 mod page;
 pub mod poll;
