@@ -164,18 +164,18 @@ pub(crate) fn check(payload: &[u8]) -> Result<Checked<'_>, Malformed> {
     let count = fields.u32()?;
     let mut at = fields.at();
     let mut others = Vec::new();
-    let mut sends = 0;
+    let mut send_count = 0;
     for _ in 0..count {
         let (head, end) = CommandHead::read(payload, at)?;
         match head.kind {
-            command::SEND if head.len >= SEND_HEAD_LEN - COMMAND_HEAD_LEN => sends += 1,
+            command::SEND if head.len >= SEND_HEAD_LEN - COMMAND_HEAD_LEN => send_count += 1,
             command::SEND => return Err(Malformed { offset: at, what: "the 64 bytes that a send begins with" }),
             _ => others.push(command::read_fields(&payload[..end], &head)?),
         }
         at = end;
     }
     Fields::new(payload, at).finish()?;
-    Ok(Checked { time, count, sends, payload, at: BATCH_HEAD_LEN, others: others.into_iter() })
+    Ok(Checked { time, count, send_count, payload, at: BATCH_HEAD_LEN, others: others.into_iter() })
 }
 
 /// A payload that has been checked: gives its commands in order, each with its offset.
@@ -185,10 +185,24 @@ pub(crate) struct Checked<'a> {
     /// Commands not given yet.
     pub count: u32,
     /// How many of all commands are sends.
-    pub sends: usize,
+    pub send_count: usize,
     payload: &'a [u8],
     at: usize,
     others: std::vec::IntoIter<Command>,
+}
+
+impl<'a> Checked<'a> {
+    /// The sends not given yet.
+    pub fn sends(&self) -> impl Iterator<Item = SendView<'a>> {
+        let (payload, mut at) = (self.payload, self.at);
+        let commands = (0..self.count).map_while(move |_| {
+            let (head, end) = CommandHead::read(payload, at).ok()?;
+            at = end;
+            Some(head)
+        });
+        let sends = commands.filter(|head| head.kind == command::SEND);
+        sends.filter_map(move |head| SendView::read(payload, &head).ok())
+    }
 }
 
 /// A command as apply sees it.
@@ -197,13 +211,6 @@ pub(crate) enum View<'a> {
     Send(SendView<'a>),
     /// Anything else, decoded.
     Other(Command),
-}
-
-impl View<'_> {
-    /// Whether it is the first command of a shard.
-    pub fn is_init(&self) -> bool {
-        matches!(self, View::Other(Command::Init { .. }))
-    }
 }
 
 impl<'a> Iterator for Checked<'a> {

@@ -8,9 +8,16 @@ use logstore::RecordHead;
 use logstore::id::{BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, LogIndex, ShardId, UserId};
 use logstore::{BodyPlace, RecordKind};
 
+use super::send::message_key;
 use super::{ConversationRow, OwnRow, ShardState, keys};
 use crate::codec::{self, View};
 use crate::{Applied, Batch, Command, CommittedRecord, Outcome, Refusal, Stored};
+
+/// Hashes of what a send looks up.
+pub(super) struct SendHashes {
+    pub id: u64,
+    pub conversation: u64,
+}
 
 /// A record that has passed every check.
 pub(super) struct Accept {
@@ -48,17 +55,35 @@ impl ShardState {
         self.own.advance(batch.time);
         out.time = self.own.time;
         out.outcomes.reserve_exact(batch.count as usize);
-        out.records.reserve_exact(batch.sends);
+        out.records.reserve_exact(batch.send_count);
+        let mut hashes = self.warm(&batch).into_iter();
         for (offset, view) in batch {
             let outcome = match view {
-                _ if self.own.history.is_none() && !view.is_init() => Outcome::Refused(Refusal::WrongShard),
-                View::Send(send) => self.send(&send, offset, out),
+                View::Send(send) => {
+                    self.send(&send, hashes.next().expect("hashes has one for every send"), offset, out)
+                }
                 View::Other(command) => self.command(command, offset, out),
             };
             out.outcomes.push(outcome);
         }
         self.dedup.advance(self.own.time);
         self.fold_step();
+    }
+
+    /// Looks at the rows of all sends before the first one is applied. A row that is not in the processor's cache takes
+    /// 100 ns to come; looks that do not depend on each other wait for several at a time.
+    fn warm(&self, batch: &codec::Checked<'_>) -> Vec<SendHashes> {
+        let mut hashes = Vec::with_capacity(batch.send_count);
+        let mut found = 0;
+        for send in batch.sends() {
+            let (key, conversation) = (message_key(&send), send.conversation());
+            let each = SendHashes { id: self.dedup.hash(&key), conversation: self.conversations.hash(&conversation) };
+            found += u32::from(self.conversations.touch(each.conversation, &conversation));
+            found += u32::from(self.dedup.touch(each.id));
+            hashes.push(each);
+        }
+        std::hint::black_box(found);
+        hashes
     }
 
     /// Whether everything the entry touches is in memory.
@@ -74,6 +99,9 @@ impl ShardState {
     }
 
     fn command(&mut self, command: Command, offset: u32, out: &mut Applied) -> Outcome {
+        if self.own.history.is_none() && !matches!(command, Command::Init { .. }) {
+            return Outcome::Refused(Refusal::WrongShard);
+        }
         let done = match command {
             Command::Send(_) => unreachable!("sends are applied in place"),
             Command::Init { history, incarnation, table_epoch, table } => {

@@ -120,6 +120,12 @@ impl Dedup {
         self.hasher.hash_one(key)
     }
 
+    /// Whether an id may be known; brings near what [`Dedup::find`] will look at.
+    pub fn touch(&self, hash: u64) -> bool {
+        let tag = hash as u32;
+        self.index[part_of(hash, PARTS)].find(spread(tag), |pointer| pointer.tag == tag).is_some()
+    }
+
     /// What became of a message whose id is in the window.
     pub fn find(&self, hash: u64, key: &MessageKey) -> Option<(Stored, BodyHash)> {
         self.find_from(self.window_start(), hash, key)

@@ -5,7 +5,7 @@
 
 use logstore::id::{ConversationId, ConversationName, UserId};
 
-use super::apply::{Accept, append};
+use super::apply::{Accept, SendHashes, append};
 use super::{ConversationRow, MemberRow, MessageKey, ShardState};
 use crate::codec::SendView;
 use crate::store::Table;
@@ -15,20 +15,24 @@ use crate::{Applied, Outcome, Refusal};
 pub(super) const RECORD_HEAD_BYTES: u64 = 72;
 
 impl ShardState {
-    pub(super) fn send(&mut self, send: &SendView<'_>, offset: u32, out: &mut Applied) -> Outcome {
-        self.try_send(send, offset, out).unwrap_or_else(Outcome::Refused)
+    pub(super) fn send(&mut self, send: &SendView<'_>, hashes: SendHashes, offset: u32, out: &mut Applied) -> Outcome {
+        self.try_send(send, hashes, offset, out).unwrap_or_else(Outcome::Refused)
     }
 
-    fn try_send(&mut self, send: &SendView<'_>, offset: u32, out: &mut Applied) -> Result<Outcome, Refusal> {
-        let conversation = send.conversation();
-        let sender = send.sender();
+    fn try_send(
+        &mut self,
+        send: &SendView<'_>,
+        hashes: SendHashes,
+        offset: u32,
+        out: &mut Applied,
+    ) -> Result<Outcome, Refusal> {
+        let key = message_key(send);
+        let MessageKey { conversation, sender, .. } = key;
+        self.check_owned(conversation)?;
         if !send.kind().is_countable() {
             return Err(Refusal::Malformed);
         }
-        self.check_owned(conversation)?;
-        let key = MessageKey { conversation, sender, id: send.client_msg_id() };
-        let hash = self.dedup.hash(&key);
-        if let Some((stored, body_hash)) = self.dedup.find(hash, &key) {
+        if let Some((stored, body_hash)) = self.dedup.find(hashes.id, &key) {
             return if body_hash == send.body_hash() {
                 Ok(Outcome::Sent(stored))
             } else {
@@ -36,7 +40,8 @@ impl ShardState {
             };
         }
         self.dedup.admit(key.id, self.own.time, send.checked_upto())?;
-        let row = self.conversations.get_mut(&conversation).ok_or(Refusal::NoSuchConversation)?;
+        let row =
+            self.conversations.get_mut_hashed(hashes.conversation, &conversation).ok_or(Refusal::NoSuchConversation)?;
         authorise(conversation, sender, row, &self.members)?;
         let accept = Accept {
             conversation,
@@ -50,10 +55,15 @@ impl ShardState {
             made_body: None,
         };
         let stored = append(&mut self.own, row, accept, out);
-        self.dedup.insert(hash, &key, &stored, send.body_hash());
+        self.dedup.insert(hashes.id, &key, &stored, send.body_hash());
         self.unsealed_bytes += RECORD_HEAD_BYTES + send.body_len() as u64;
         Ok(Outcome::Sent(stored))
     }
+}
+
+/// What names the message once.
+pub(super) fn message_key(send: &SendView<'_>) -> MessageKey {
+    MessageKey { conversation: send.conversation(), sender: send.sender(), id: send.client_msg_id() }
 }
 
 /// Whether the sender may append here. A 1:1 says so in its own row; a group in the member's.

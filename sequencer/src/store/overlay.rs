@@ -61,6 +61,19 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
         self.len == 0
     }
 
+    /// A key's hash, for the looks that take one.
+    pub fn hash(&self, key: &K) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Whether a key has a row. Its use is to bring the row near: looks at many keys, one right after another, wait
+    /// for memory together instead of one by one.
+    pub fn touch(&self, hash: u64, key: &K) -> bool {
+        let is_key = |k: &K| k == key;
+        self.current.get(hash, is_key).is_some()
+            || below(&self.frozen, &self.base, &self.loaded, hash, is_key).is_some()
+    }
+
     /// The row of a key.
     pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<&V>
     where
@@ -76,7 +89,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
 
     /// The row of a key, for writing; copied up into the current generation if that has not written it yet.
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
-        let hash = self.hasher.hash_one(key);
+        self.get_mut_hashed(self.hasher.hash_one(key), key)
+    }
+
+    /// [`Table::get_mut`] with the hash at hand.
+    pub fn get_mut_hashed(&mut self, hash: u64, key: &K) -> Option<&mut V> {
         match self.current.entry(hash, key, |k| self.hasher.hash_one(k)) {
             Entry::Occupied(taken) => Some(&mut taken.into_mut().1),
             Entry::Vacant(free) => {
