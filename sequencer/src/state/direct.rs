@@ -95,6 +95,9 @@ impl ShardState {
         direct.hear(home, may_send, exists);
         if direct.is_open() && !was_open {
             for user in [Some(low), (high != low).then_some(high)].into_iter().flatten() {
+                if self.member(conversation, user).is_some() {
+                    continue;
+                }
                 let row = MemberRow::joined(SeqId(1), Ordinal(0), Role::Member, out.index);
                 self.members.insert((conversation, user), row);
                 self.index.enter(conversation, user);

@@ -154,9 +154,9 @@ impl ShardState {
             None => {
                 let row = MemberRow::joined(seq, ordinal, Role::Member, out.index);
                 self.members.insert((group, user), row);
-                self.index.enter(group, user);
             }
         }
+        self.index.enter(group, user);
     }
 
     fn leave(&mut self, group: ConversationId, user: UserId, seq: SeqId, out: &Applied) {

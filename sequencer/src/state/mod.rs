@@ -320,12 +320,13 @@ impl MemberIndex {
         }
     }
 
-    /// Notes the first row of a user in a conversation.
+    /// Notes that a user has a row in a conversation; for a 1:1 only once, when its row is made.
     fn enter(&mut self, conversation: ConversationId, user: UserId) {
         if direct_users(conversation).is_none() {
             let users = self.users.or_default(&self.hasher, conversation);
-            if let Err(place) = users.binary_search(&user) {
-                users.insert(place, user);
+            match users.binary_search(&user) {
+                Ok(_) => return,
+                Err(place) => users.insert(place, user),
             }
         }
         self.conversations.or_default(&self.hasher, user).push(conversation);

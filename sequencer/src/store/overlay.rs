@@ -148,14 +148,6 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
         }
     }
 
-    /// Folds everything down that [`Table::fold_step`] would in many steps.
-    pub fn fold_oldest(&mut self) {
-        let goal = self.frozen.len().saturating_sub(1).max(FROZEN_KEPT);
-        while self.frozen.len() > goal {
-            self.fold_step();
-        }
-    }
-
     /// Whether a look at this key is answered from memory, be it that there is no row.
     pub fn holds(&self, key: &K) -> bool {
         let hash = self.hasher.hash_one(key);
@@ -190,4 +182,100 @@ fn below<'a, K: Eq, V>(
 /// Whether no layer below the current one has a row of the key for its own sake.
 fn is_new<K: Eq, V>(frozen: &VecDeque<Sharded<K, V>>, base: &Sharded<K, V>, hash: u64, key: &K) -> bool {
     base.get(hash, |k| k == key).is_none() && frozen.iter().all(|layer| layer.get(hash, |k| k == key).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Set(u8, u32),
+        Add(u8),
+        Freeze,
+        Fold,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (any::<u8>(), any::<u32>()).prop_map(|(key, value)| Step::Set(key, value)),
+            4 => any::<u8>().prop_map(Step::Add),
+            1 => Just(Step::Freeze),
+            3 => Just(Step::Fold),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn freezing_and_folding_are_invisible(steps in prop::collection::vec(step(), 0..200)) {
+            let (mut table, mut model) = (Table::new(4), BTreeMap::new());
+            for step in steps {
+                match step {
+                    Step::Set(key, value) => {
+                        table.insert(key, value);
+                        model.insert(key, value);
+                    }
+                    Step::Add(key) => {
+                        let (row, expected) = (table.get_mut(&key), model.get_mut(&key));
+                        prop_assert_eq!(row.as_deref(), expected.as_deref());
+                        row.into_iter().chain(expected).for_each(|row| *row = row.wrapping_add(1));
+                    }
+                    Step::Freeze => table.freeze(),
+                    Step::Fold => table.fold_step(),
+                }
+                prop_assert_eq!(table.len(), model.len() as u64);
+            }
+            for key in 0..=u8::MAX {
+                prop_assert_eq!(table.get(&key), model.get(&key));
+            }
+            let mut rows: Vec<_> = table.iter().map(|(key, row)| (*key, *row)).collect();
+            rows.sort_unstable();
+            prop_assert_eq!(rows, model.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_frozen_generation_keeps_its_values() {
+        let mut table = Table::new(4);
+        table.insert(1, "old");
+        table.freeze();
+        *table.get_mut(&1).unwrap() = "new";
+        let hash = table.hash(&1);
+        assert_eq!(table.frozen[0].get(hash, |k| *k == 1), Some(&"old"));
+        assert_eq!(table.get(&1), Some(&"new"));
+    }
+
+    #[test]
+    fn only_the_newest_frozen_generation_stays_when_folded() {
+        let mut table = Table::new(4);
+        for n in 0..5 {
+            table.insert(n, n);
+            table.freeze();
+        }
+        while table.frozen.len() > FROZEN_KEPT {
+            table.fold_step();
+        }
+        assert_eq!((table.frozen.len(), table.len()), (1, 5));
+        assert_eq!(table.frozen[0].iter().count(), 1);
+        assert_eq!(table.base.iter().count(), 4);
+    }
+
+    #[test]
+    fn what_is_loaded_is_seen_until_something_is_written_over_it() {
+        let mut table = Table::new(4);
+        table.load(1, Some("below"));
+        table.load(2, None);
+        assert_eq!((table.get(&1), table.get(&2), table.len()), (Some(&"below"), None, 0));
+        assert!(table.holds(&2) && !table.holds(&3));
+        *table.get_mut(&1).unwrap() = "written";
+        table.load(1, Some("stale"));
+        table.unload(&1);
+        table.unload(&2);
+        assert_eq!((table.get(&1), table.len()), (Some(&"written"), 1));
+        assert!(!table.holds(&2));
+    }
 }

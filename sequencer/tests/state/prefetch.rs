@@ -178,8 +178,7 @@ fn truncated_entries_let_go_of_their_keys() {
     replica.load();
     replica.prefetch.truncate(LogIndex(3), &mut replica.state);
     assert!(!replica.state.holds(&Key::Member(GROUP, UserId(11))));
-    let late = replica.prefetch.append(LogIndex(3), &entry(&[message(12, 3)]));
-    let () = late;
+    replica.append(3, &[message(12, 3)]);
     replica.prefetch.complete(job.run().unwrap(), &mut replica.state);
     assert!(replica.prefetch.ready(LogIndex(2)) && !replica.prefetch.ready(LogIndex(3)));
     replica.apply(2, &first);

@@ -116,7 +116,7 @@ fn a_refused_send_takes_no_seq_id_and_changes_nothing() {
         (send(ConversationId::system(UserId(10)), 10, id_at(BEGIN, 7), "x"), Refusal::NoSuchConversation),
     ];
     for (command, refusal) in cases {
-        let applied = log.apply(&[command.clone()]);
+        let applied = log.apply(std::slice::from_ref(&command));
         assert_eq!(applied.outcomes, [refused(refusal)], "{command:?}");
         assert!(applied.records.is_empty());
     }
