@@ -62,8 +62,8 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// Begun with room for an entry of the usual size; the buffer grows by as much whenever it is used up.
-    const BUFFER_BYTES: usize = 64 * 1024;
+    /// A buffer that one large command has grown beyond this is given back: entries of the usual size are smaller.
+    const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
     /// A builder with nothing in it.
     pub fn new() -> BatchBuilder {
@@ -72,10 +72,7 @@ impl BatchBuilder {
 
     /// Adds a command; a send's body is copied here, once. Returns the bytes of the entry so far.
     pub fn add(&mut self, command: &Command) -> usize {
-        if self.count == 0 {
-            self.bytes.reserve(Self::BUFFER_BYTES.max(BATCH_HEAD_LEN + encoded_len(command)));
-            self.bytes.extend_from_slice(&[0; BATCH_HEAD_LEN]);
-        }
+        self.begin();
         put_command(&mut self.bytes, command);
         self.count += 1;
         self.bytes.len()
@@ -96,17 +93,28 @@ impl BatchBuilder {
         self.count == 0
     }
 
-    /// Stamps the entry and hands out its payload; the builder begins anew.
+    /// Stamps the entry and hands out its payload; the builder begins anew, in the same buffer.
+    ///
+    /// The payload is a copy of exactly its size: it stays in caches, where a slice of the buffer would hold all of it.
     pub fn finish(&mut self, time: TimeMs) -> Bytes {
-        if self.count == 0 {
+        self.begin();
+        self.bytes[0] = VERSION;
+        self.bytes[4..12].copy_from_slice(&time.0.to_le_bytes());
+        self.bytes[12..16].copy_from_slice(&self.count.to_le_bytes());
+        let payload = Bytes::copy_from_slice(&self.bytes);
+        self.count = 0;
+        self.bytes.clear();
+        if self.bytes.capacity() > Self::BUFFER_BYTES_MAX {
+            self.bytes = BytesMut::new();
+        }
+        payload
+    }
+
+    /// Leaves room for the head before the first command.
+    fn begin(&mut self) {
+        if self.bytes.is_empty() {
             self.bytes.extend_from_slice(&[0; BATCH_HEAD_LEN]);
         }
-        let mut payload = self.bytes.split();
-        payload[0] = VERSION;
-        payload[4..12].copy_from_slice(&time.0.to_le_bytes());
-        payload[12..16].copy_from_slice(&self.count.to_le_bytes());
-        self.count = 0;
-        payload.freeze()
     }
 }
 
