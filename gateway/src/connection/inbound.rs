@@ -1,9 +1,8 @@
 //! What was read and is not taken yet, in buffers that are used again.
 //!
 //! Messages are slices of the buffer they were read into, until the log has them. A busy connection would therefore
-//! ask the allocator for a new buffer with every read, and the kernel to clear its pages (a sixth of a server's time
-//! when this was measured). Instead it goes round a few buffers: one that nothing points into any more is read into again.
-//! An idle connection has one small one.
+//! ask the allocator for a new buffer with every read, and the kernel to clear its pages. Instead it goes round a few
+//! buffers: one that nothing points into any more is read into again. An idle connection has one small one.
 
 use std::collections::VecDeque;
 

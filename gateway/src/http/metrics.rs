@@ -32,7 +32,10 @@ fn build() -> PrometheusHandle {
 
 /// A series that exists from the start can be alerted on before its first event.
 fn describe() {
-    metrics::describe_counter!("skein_messages_stored_total", "Messages in this node's log; those found at its start are counted too");
+    metrics::describe_counter!(
+        "skein_messages_stored_total",
+        "Messages in this node's log; those found at its start are counted too"
+    );
     metrics::counter!("skein_messages_stored_total").increment(0);
     metrics::describe_gauge!("skein_build_info", "1, with the version as a label");
     metrics::gauge!("skein_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
