@@ -20,6 +20,8 @@ use super::event::{Event, Progress, unhex};
 use super::{Conversation, HistoryPage, Record, Step};
 use crate::wire::proto;
 
+/// Widest range of one fill: far below what servers refuse as absurd.
+const FILL_RECORDS_MAX: u64 = 10_000;
 /// Time given to records that are on their way before a hole is filled by a read.
 pub const HOLE_GRACE_MS: u64 = 100;
 /// Time given to a server that does not know yet what it must know.
@@ -80,6 +82,8 @@ pub struct Inbox {
     /// Own messages of conversations of which this connection has not told yet.
     early: Vec<Record>,
     attach: Attach,
+    /// `CaughtUp` was said once.
+    past_is_over: bool,
     generation: u64,
 }
 
@@ -140,6 +144,7 @@ impl Inbox {
             held_max,
             early: Vec::new(),
             attach: Attach::Telling,
+            past_is_over: false,
             generation: 0,
         };
         for (&slot, &value) in &progress.steps {
@@ -251,7 +256,8 @@ impl Inbox {
         }
         self.due.pop_first();
         let thread = self.threads.get_mut(&conversation)?;
-        let (from, to) = (thread.next, thread.missing_upto());
+        // What a wider hole has beyond is asked for next.
+        let (from, to) = (thread.next, thread.missing_upto().min(thread.next + FILL_RECORDS_MAX - 1));
         thread.hole.as_mut()?.filling = true;
         Some(Fill { conversation, from: SeqId(from), to: SeqId(to), generation: self.generation })
     }
@@ -338,10 +344,15 @@ impl Inbox {
         let joins = record.membership.as_ref().is_some_and(|change| change.joined.contains(&self.user));
         match (self.backlog, self.attach) {
             (Backlog::All, _) => 1,
-            (_, Attach::Telling) => 0,
+            (_, Attach::Telling) if !self.skips_no_more() => 0,
             _ if joins => record.seq_id.0,
             _ => 1,
         }
+    }
+
+    /// Whether the past that was to be skipped is over: what begins now is wanted from its beginning.
+    fn skips_no_more(&self) -> bool {
+        matches!(self.backlog, Backlog::Skip) && self.past_is_over
     }
 
     fn hold(&mut self, record: Record, now_ms: u64) {
@@ -369,7 +380,9 @@ impl Inbox {
         thread.head = thread.head.max(row.head.0);
         thread.belong_to(slot, &mut self.slots);
         match self.backlog {
-            Backlog::Skip if is_new => thread.next = row.head.0 + 1,
+            Backlog::Skip if is_new && !self.past_is_over => thread.next = row.head.0 + 1,
+            // It began while this device was away: none of it is the past that was to be skipped.
+            Backlog::Skip if is_new => thread.next = row.visible_from.0.max(1),
             Backlog::All if is_new => thread.next = row.visible_from.0.max(1),
             _ => {}
         }
@@ -467,6 +480,7 @@ impl Inbox {
     fn announce(&mut self, out: &mut Vec<Event>) {
         if self.attach == Attach::Told && self.holes == 0 {
             self.attach = Attach::Announced;
+            self.past_is_over = true;
             out.push(Event::CaughtUp);
         }
     }

@@ -151,12 +151,15 @@ impl Feed {
         bytes: &[u8],
         out: &mut BytesMut,
     ) -> Then {
+        let told = self.slots[slot].told;
         match &mut self.slots[slot].stage {
             Stage::Wanted => Then::Nothing,
             Stage::Holding(held) => {
                 held.keep(index, spots, bytes, self.bounds.hold_bytes);
                 Then::Nothing
             }
+            // The dispatcher was behind the answer, which holds this entry.
+            Stage::Live if index <= told => Then::Nothing,
             Stage::Live if out.len() >= self.bounds.outbound_bytes => {
                 self.lag();
                 Then::Nothing

@@ -245,9 +245,9 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// Ends the request and gives back the connection to answer on.
-    pub fn end(self) -> Arc<Connection> {
-        Arc::clone(&self.connection)
+    /// The connection to answer on. The answer comes first, then the end: a drain waits for what is in flight.
+    pub fn connection(&self) -> &Connection {
+        &self.connection
     }
 }
 

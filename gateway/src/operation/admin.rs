@@ -43,8 +43,10 @@ pub(super) fn mint_tokens(gateway: &Gateway, body: Bytes) -> Answer {
         0 => MINTED_LIFETIME.as_millis() as u64,
         asked => asked,
     };
-    let found = gateway.services().accounts.find_names(&request.names)?;
-    let users: HashMap<_, _> = found.into_iter().map(|(user, name)| (name, user)).collect();
+    let mut users = HashMap::with_capacity(request.names.len());
+    for names in request.names.chunks(gateway.limits().find_users.max(1) as usize) {
+        users.extend(gateway.services().accounts.find_names(names)?.into_iter().map(|(user, name)| (name, user)));
+    }
     let mint = |name: &String| {
         let user = users.get(name).ok_or_else(|| no_such_user(name))?;
         Ok(convert::tokens(gateway.tokens().mint(*user, name, lifetime_ms, gateway.now())))

@@ -46,7 +46,7 @@ pub(crate) fn send(
         sent.increment(outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64);
         let outcomes = if refused.is_empty() { outcomes } else { merge(outcomes, refused) };
         let reply = |out: &mut BytesMut| send::encode_reply(out, &outcomes);
-        taken.end().reply(header.operation, header.request_id, reply);
+        taken.connection().reply(header.operation, header.request_id, reply);
     };
     if request.messages.is_empty() {
         done(Vec::new());

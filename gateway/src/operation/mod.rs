@@ -85,11 +85,12 @@ pub(crate) fn spawn(
     tokio::spawn(async move {
         let answered = tokio::time::timeout(ANSWER_WITHIN, answer(&gateway, caller, operation, body)).await;
         let result = answered.unwrap_or_else(|_| Err(timed_out(operation))).and_then(check_size);
-        finish(&gateway, in_flight.end(), header, result);
+        finish(&gateway, in_flight.connection(), header, result);
+        drop(in_flight);
     });
 }
 
-fn finish(gateway: &Gateway, connection: Arc<Connection>, header: Header, result: Answer) {
+fn finish(gateway: &Gateway, connection: &Connection, header: Header, result: Answer) {
     match result {
         Ok(body) => connection.reply(header.operation, header.request_id, |out| out.extend_from_slice(&body)),
         Err(fault) => {

@@ -118,6 +118,10 @@ async fn step(shard: &Shard, carrier: &dyn EffectCarrier, to: ShardId) -> Result
     }
     let from = shard.id();
     let upto = carrier.carry(to, Command::Effects { from, incarnation, first, effects }).await?;
+    if upto < first {
+        // Nothing of it was applied: acknowledging that would only come back here at once.
+        return Err(Stuck::Outcome(Outcome::Effects { last: upto }));
+    }
     match shard.execute(Command::AckEffects { to, incarnation, upto }).await {
         Ok(Outcome::Refused(why)) => Err(Stuck::Outcome(Outcome::Refused(why))),
         Ok(_) => Ok(true),

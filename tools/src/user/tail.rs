@@ -90,10 +90,12 @@ async fn begin(
         });
     };
     let mut progress = Progress::default();
+    // Asked in any case: nothing would ever come of a conversation that is not one's own.
+    let head = head_of(conversation, signed).await?;
     if !args.new {
         let last = match (args.from_beginning, saved.last(conversation)) {
             (true, _) => SeqId(0),
-            (false, SeqId(0)) => SeqId(head_of(conversation, signed).await?.0.saturating_sub(NEWEST)),
+            (false, SeqId(0)) => SeqId(head.0.saturating_sub(NEWEST)),
             (false, last) => last,
         };
         progress.note_record(conversation, last);

@@ -284,10 +284,10 @@ impl Driver {
                 let filled = self.inbox.filled(fill, page, now_ms, &mut self.out);
                 filled.map_err(|behind| Error::Protocol(behind.to_string()))?;
             }
-            Err(Error::Refused(refusal)) if refusal.is_of_the_moment() => {
+            Err(Error::Refused(refusal)) if hides(&refusal) => self.inbox.invisible(fill, now_ms, &mut self.out),
+            Err(Error::Refused(refusal)) if is_answered_later(&refusal) => {
                 self.inbox.unanswered(fill, now_ms, &mut self.out);
             }
-            Err(Error::Refused(_)) => self.inbox.invisible(fill, now_ms, &mut self.out),
             Err(error) => return Err(error),
         }
         Ok(())
@@ -344,7 +344,7 @@ impl Driver {
 /// Whether another attempt to connect may fare better.
 fn may_pass(error: &Error) -> bool {
     match error {
-        Error::Refused(refusal) => refusal.is_of_the_moment() || refusal.code() == Some(Code::Internal),
+        Error::Refused(refusal) => is_answered_later(refusal),
         Error::Unreachable { .. } | Error::Closed { .. } | Error::Timeout { .. } => true,
         Error::Protocol(_) | Error::TooLarge { .. } => false,
     }
@@ -360,4 +360,14 @@ fn too_long(bytes: usize, limit: usize) -> Refusal {
         message: format!("a frame of {bytes} bytes exceeds the server's {limit}"),
         retry_after: Duration::ZERO,
     }
+}
+
+/// Whether a refused read of history says that there is nothing for this user to see.
+fn hides(refusal: &Refusal) -> bool {
+    matches!(refusal.code(), Some(Code::NoSuchConversation | Code::NotMember))
+}
+
+/// Whether the same request may be answered later. A failure of the server's own is no statement about what is there.
+fn is_answered_later(refusal: &Refusal) -> bool {
+    refusal.is_of_the_moment() || refusal.code() == Some(Code::Internal)
 }

@@ -23,6 +23,9 @@ use crate::{Command, encoded_len};
 
 pub(crate) use task::ProposerTask;
 
+/// Closed connections that may wait for an idle task to have something to do: beyond, it is woken to forget them.
+const NEWS_MAX: usize = 1024;
+
 /// Bounds of one proposer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ProposerLimits {
@@ -108,9 +111,16 @@ impl Proposer {
         }
     }
 
-    /// Forgets what is known of a closed connection's pipelines.
+    /// Forgets what is known of a closed connection's pipelines, when the task next has something to do.
     pub(crate) fn forget(&self, connection: ConnectionId) {
-        self.news.lock().push(News::Closed(connection));
+        let waiting = {
+            let mut news = self.news.lock();
+            news.push(News::Closed(connection));
+            news.len()
+        };
+        if waiting >= NEWS_MAX {
+            self.wake_if_idle();
+        }
     }
 
     /// Refuses everything from now on; the task ends when nothing is in flight.

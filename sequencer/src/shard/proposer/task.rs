@@ -161,8 +161,9 @@ impl ProposerTask {
             return None;
         }
         self.lead(term);
-        let mut entry =
-            Making::new(std::mem::take(&mut self.builder), self.clock.now(), self.proposer.limits.entry_bytes_max);
+        // A clock that has fallen behind the log's time would call ids fresh that apply must call undecided.
+        let time = self.clock.now().max(self.core.read().0.time());
+        let mut entry = Making::new(std::mem::take(&mut self.builder), time, self.proposer.limits.entry_bytes_max);
         while let Some(work) = self.pending.pop_front() {
             if !entry.should_hold(&work) {
                 self.pending.push_front(work);
@@ -225,7 +226,7 @@ impl ProposerTask {
             return Judgement::Hold;
         }
         if may_be_refused_for_now(send.client_msg_id, now) {
-            return self.judge_undecided(send, slot, now);
+            return self.judge_undecided(send, slot);
         }
         match slot.map_or(Verdict::Take, |slot| self.pipelines.take(slot, send.conversation)) {
             Verdict::Take => Judgement::Take,
@@ -235,13 +236,13 @@ impl ProposerTask {
     }
 
     /// A message whose id is not well inside the dedup window: looked up if it is before it, and waited for.
-    fn judge_undecided(&mut self, send: &mut Send, slot: Option<PipelineSlot>, now: TimeMs) -> Judgement {
+    fn judge_undecided(&mut self, send: &mut Send, slot: Option<PipelineSlot>) -> Judgement {
         match slot.map_or(Verdict::Take, |slot| self.pipelines.judge(slot, send.conversation)) {
             Verdict::Take => {}
             Verdict::Hold => return Judgement::Hold,
             Verdict::Refuse => return Judgement::Answer(Err(Capacity::PredecessorFailed)),
         }
-        let found = match self.look_up(send, now) {
+        let found = match self.look_up(send) {
             Ok(found) => found,
             Err(why) => return Judgement::Answer(Err(why)),
         };
@@ -259,12 +260,12 @@ impl ProposerTask {
     }
 
     /// The outcome of an earlier attempt that has left the dedup window; otherwise the send says how far it was looked for.
-    fn look_up(&mut self, send: &mut Send, now: TimeMs) -> Result<Option<Outcome>, Capacity> {
+    fn look_up(&mut self, send: &mut Send) -> Result<Option<Outcome>, Capacity> {
         let state = &self.core.read().0;
         if !state.needs_look_up(send) {
             return Ok(None);
         }
-        if !self.look_ups.allows(send.sender, now) {
+        if !self.look_ups.allows(send.sender, self.clock.now()) {
             return Err(Capacity::QueueFull);
         }
         send.checked_upto = state.checked_upto();
