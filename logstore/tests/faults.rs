@@ -72,6 +72,25 @@ fn a_failed_sync_or_write_is_final() {
 }
 
 #[test]
+fn a_block_whose_sync_failed_is_on_the_disk_before_a_restart_believes_it() {
+    // The second entry makes a block larger than blocks usually are.
+    for bytes in [100, options().block_bytes_max * 3 / 2] {
+        let disk = FaultyDisk::new();
+        let journal = open(&disk.handle(), options()).unwrap();
+        append(&journal, 1, vec![entry(1, 1, 1, 100)]).unwrap();
+        disk.fail(Operation::Sync, 1, ErrorKind::Other);
+        assert!(append(&journal, 1, vec![entry(1, 2, 1, bytes)]).is_err());
+        // The process starts again and reads what the disk does not have.
+        let restarted = disk.clone_unsynced();
+        let journal = open(&restarted.handle(), options()).unwrap();
+        let believed = journal.last_index(ShardId(1)).0;
+        let after_power_loss = open(&restarted.crash(Survives::Nothing).handle(), options()).unwrap();
+        assert_eq!(after_power_loss.last_index(ShardId(1)).0, believed, "of {bytes} bytes");
+        assert_eq!(believed, 2);
+    }
+}
+
+#[test]
 fn a_failed_proof_is_as_final_as_any_other_sync() {
     let disk = FaultyDisk::new();
     let short = JournalOptions { proof_after: std::time::Duration::from_millis(1), ..options() };

@@ -42,8 +42,7 @@ pub use executor::Executor;
 use checkpoint::{Checkpoint, ShardMarks};
 use position::{ALIGN, Position};
 use queue::{What, Work};
-use recovery::Recovered;
-use reserve::ReadyFile;
+use recovery::{Recovered, Tail};
 use state::{Shared, State};
 use writer::Writer;
 
@@ -202,12 +201,12 @@ impl Journal {
             files_changed: Condvar::new(),
             on_fatal,
         });
-        let (active, offset) = match tail {
+        let Tail { file, last_block, offset } = match tail {
             Some(tail) => tail,
             None => begin(&shared, &checkpoint)?,
         };
-        let mut writer = Writer::new(shared.clone(), active, offset, checkpoint);
-        writer.prove_recovered()?;
+        let mut writer = Writer::new(shared.clone(), file, offset, checkpoint);
+        writer.prove_recovered(last_block)?;
         reserve::top_up(&shared);
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
         let handle = Mutex::new(Some(thread.context("start", "the journal's writer thread")?));
@@ -353,7 +352,7 @@ impl Drop for WriterThread {
 }
 
 /// The first file of a journal that has none with blocks.
-fn begin(shared: &Shared, checkpoint: &Checkpoint) -> Result<(ReadyFile, u32)> {
+fn begin(shared: &Shared, checkpoint: &Checkpoint) -> Result<Tail> {
     let ready = shared.state.lock().files.ready.pop_front();
     let ready = match ready {
         Some(ready) => ready,
@@ -362,9 +361,9 @@ fn begin(shared: &Shared, checkpoint: &Checkpoint) -> Result<(ReadyFile, u32)> {
             reserve::prepare_now(shared, number)?
         }
     };
-    let tail = writer::begin_file(&ready, Position::default(), checkpoint)?;
+    let offset = writer::begin_file(&ready, Position::default(), checkpoint)?;
     shared.state.lock().files.used.insert(ready.head.number, ready.file.clone());
-    Ok((ready, tail))
+    Ok(Tail { file: ready, last_block: file::FILE_HEAD as u32, offset })
 }
 
 /// Cuts an append into parts of about `part_bytes`; only the last tells the caller, as parts of one shard are written

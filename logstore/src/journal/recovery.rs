@@ -27,8 +27,18 @@ const CHECKPOINT_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct Recovered {
     pub shards: HashMap<ShardId, ShardState>,
     pub files: Files,
-    /// The file to go on in and the offset in it; `None` if there is no file with blocks.
-    pub tail: Option<(ReadyFile, u32)>,
+    /// `None` if there is no file with blocks.
+    pub tail: Option<Tail>,
+}
+
+/// Where a journal goes on.
+pub(crate) struct Tail {
+    /// The newest file.
+    pub file: ReadyFile,
+    /// Where its last block begins: the only one that may not be synced.
+    pub last_block: u32,
+    /// Where its next block goes.
+    pub offset: u32,
 }
 
 /// One file of the folder whose header verifies.
@@ -123,20 +133,21 @@ fn check_chain(used: &[Candidate]) -> Result<()> {
     Ok(())
 }
 
-fn replay_all(used: &[Candidate]) -> Result<(Replay, Option<(ReadyFile, u32)>)> {
+fn replay_all(used: &[Candidate]) -> Result<(Replay, Option<Tail>)> {
     let (mut replay, mut tail) = (Replay::default(), None);
     for (place, candidate) in used.iter().enumerate() {
         let end = used.get(place + 1).and_then(|next| next.before).map(|before| u64::from(before.offset));
         let mut scan = Scan::new(candidate.ready.head, &*candidate.ready.file);
-        let offset = replay_file(&mut scan, &mut replay, end)?;
-        tail = Some((candidate.ready.clone(), offset as u32));
+        let (last_block, offset) = replay_file(&mut scan, &mut replay, end)?;
+        tail = Some(Tail { file: candidate.ready.clone(), last_block: last_block as u32, offset: offset as u32 });
     }
     Ok((replay, tail))
 }
 
-/// Replays one file up to `end`, or up to its torn or clean tail if it is the newest; gives where it ends.
-fn replay_file(scan: &mut Scan<'_>, replay: &mut Replay, end: Option<u64>) -> Result<u64> {
-    let (number, mut offset, mut proven) = (scan.head.number, FILE_HEAD, 0);
+/// Replays one file up to `end`, or up to its torn or clean tail if it is the newest; gives where its last block begins and
+/// where it ends.
+fn replay_file(scan: &mut Scan<'_>, replay: &mut Replay, end: Option<u64>) -> Result<(u64, u64)> {
+    let (number, mut last_block, mut offset, mut proven) = (scan.head.number, FILE_HEAD, FILE_HEAD, 0);
     while end.is_none_or(|end| offset < end) {
         let Found::Block(head, body) = scan.at(offset)? else { break };
         proven = proven.max(durable_in(head.durable_upto, number));
@@ -145,17 +156,18 @@ fn replay_file(scan: &mut Scan<'_>, replay: &mut Replay, end: Option<u64>) -> Re
         }
         let at = Position { file: number, offset: (offset + BLOCK_HEAD as u64) as u32 };
         replay.block(head.kind, at, body).map_err(|bad| rot(number, offset, &bad.what, &bad.affected))?;
-        offset += head.stride();
+        (last_block, offset) = (offset, offset + head.stride());
     }
     match end {
-        Some(end) if offset == end => Ok(offset),
-        Some(end) => Err(rot_in(scan, replay, offset, end)?),
-        None => tail_of(scan, replay, offset, proven),
+        Some(end) if offset == end => {}
+        Some(end) => return Err(rot_in(scan, replay, offset, end)?),
+        None => check_tail(scan, replay, offset, proven)?,
     }
+    Ok((last_block, offset))
 }
 
 /// The end of the newest file: all that follows must be bytes that were never durable.
-fn tail_of(scan: &mut Scan<'_>, replay: &Replay, offset: u64, proven: u64) -> Result<u64> {
+fn check_tail(scan: &mut Scan<'_>, replay: &Replay, offset: u64, proven: u64) -> Result<()> {
     let file_bytes = scan.head.file_bytes;
     let later = scan.next_head(offset + ALIGN, file_bytes)?;
     let proven = proven.max(later.map_or(0, |head| u64::from(head.position.offset)));
@@ -166,7 +178,7 @@ fn tail_of(scan: &mut Scan<'_>, replay: &Replay, offset: u64, proven: u64) -> Re
         let (path, bytes) = (file::path(scan.head.number), head.len);
         tracing::warn!(path, offset, bytes, "cut a block whose write was interrupted; nobody was told of it");
     }
-    Ok(offset)
+    Ok(())
 }
 
 /// Names what lies in the bad block at `offset`, as far as its own intact frames and the blocks after it tell.

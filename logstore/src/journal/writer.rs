@@ -18,7 +18,7 @@ use super::block::{BLOCK_HEAD, BlockBuilder, BlockKind};
 use super::checkpoint::Checkpoint;
 use super::file::{self, FILE_HEAD, FileHead};
 use super::frame::{FrameHead, FrameKind, frame_len};
-use super::position::{ALIGN, Position};
+use super::position::Position;
 use super::queue::{What, Work};
 use super::reserve::{self, ReadyFile};
 use super::state::{Shared, State};
@@ -78,18 +78,16 @@ impl Writer {
     /// that died before its sync, or whose sync failed.
     ///
     /// After a failed sync the kernel holds pages that are not on the disk for clean, and another sync would write
-    /// nothing: so what the last block may cover is written again, as it was read.
-    pub fn prove_recovered(&mut self) -> Result<()> {
-        self.write_again()?;
+    /// nothing: so the last block is written again, as it was read. All before it were synced before it was written.
+    pub fn prove_recovered(&mut self, last_block: u32) -> Result<()> {
+        self.write_again(last_block)?;
         sync(&self.active)?;
         self.write_proof()?;
         self.sync_proof()
     }
 
-    /// Writes the end of the active file as it was read: at most one block was not synced, and no block is larger.
-    fn write_again(&self) -> Result<()> {
-        let block_bytes_max = (self.shared.options.block_bytes_max + BLOCK_HEAD).next_multiple_of(ALIGN as usize);
-        let from = self.tail.saturating_sub(block_bytes_max as u32).max(FILE_HEAD as u32);
+    /// Writes the active file from an offset to its end as it is read.
+    fn write_again(&self, from: u32) -> Result<()> {
         let mut bytes = vec![0; (self.tail - from) as usize];
         let path = file::path(self.active.head.number);
         let read = read_full(&*self.active.file, &mut bytes, u64::from(from)).context("read", &path)?;

@@ -161,7 +161,7 @@ impl File {
 }
 
 impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
+    pub fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
             Change::Bytes(offset, written) => put(bytes, *offset, written),
             Change::Len(len) => bytes.resize(*len, 0),
