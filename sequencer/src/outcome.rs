@@ -38,6 +38,16 @@ pub enum Outcome {
     Refused(Refusal),
 }
 
+impl Outcome {
+    /// What it holds in memory beside itself.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        match self {
+            Outcome::Group { added, removed, .. } => size_of_val(&added[..]) + size_of_val(&removed[..]),
+            _ => 0,
+        }
+    }
+}
+
 /// Where a message is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {

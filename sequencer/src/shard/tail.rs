@@ -39,10 +39,13 @@ impl TailBatch {
 
     /// What it holds in memory, about.
     fn bytes(&self) -> usize {
+        let made = |record: &CommittedRecord| record.made_body.as_ref().map_or(0, Bytes::len);
         size_of::<TailBatch>()
             + self.payload.len()
             + self.applied.records.len() * size_of::<CommittedRecord>()
+            + self.applied.records.iter().map(made).sum::<usize>()
             + self.applied.outcomes.len() * size_of::<Outcome>()
+            + self.applied.outcomes.iter().map(Outcome::heap_bytes).sum::<usize>()
             + self.applied.cursors.len() * size_of::<crate::CursorMoved>()
     }
 }
@@ -70,7 +73,8 @@ struct Kept {
 }
 
 struct Ring {
-    batches: VecDeque<Arc<TailBatch>>,
+    /// Each with what it weighs, so that letting go of one does not read it again.
+    batches: VecDeque<(Arc<TailBatch>, usize)>,
     bytes: usize,
     bytes_max: usize,
     /// The entry before the first one kept.
@@ -118,11 +122,12 @@ impl Ring {
         if self.floor.0 + self.batches.len() as u64 + 1 != index.0 {
             self.clear(LogIndex(index.0 - 1));
         }
-        self.bytes += batch.bytes();
-        self.batches.push_back(batch);
+        let bytes = batch.bytes();
+        self.bytes += bytes;
+        self.batches.push_back((batch, bytes));
         while self.bytes > self.bytes_max && self.batches.len() > 1 {
-            let oldest = self.batches.pop_front().expect("more than one");
-            self.bytes -= oldest.bytes();
+            let (oldest, bytes) = self.batches.pop_front().expect("more than one");
+            self.bytes -= bytes;
             self.floor = oldest.applied.index;
         }
     }
@@ -143,7 +148,7 @@ impl Ring {
             return None;
         }
         let end = self.batches.len().min(skip + BATCHES_PER_STEP);
-        Some(TailStep::Batches(self.batches.range(skip..end).cloned().collect()))
+        Some(TailStep::Batches(self.batches.range(skip..end).map(|(batch, _)| batch.clone()).collect()))
     }
 }
 
@@ -207,7 +212,10 @@ fn reached(step: &TailStep) -> LogIndex {
 
 #[cfg(test)]
 mod tests {
-    use logstore::id::{ShardId, TimeMs};
+    use logstore::id::{
+        BodyHash, ClientMsgId, ConnectionId, ConversationId, Ordinal, SeqId, ServerMsgId, ShardId, TimeMs, UserId,
+    };
+    use logstore::{RecordHead, RecordKind};
 
     use super::*;
 
@@ -222,6 +230,23 @@ mod tests {
             outbox_changed: false,
         };
         Arc::new(TailBatch { applied, payload: Bytes::from(vec![0; payload_bytes]) })
+    }
+
+    fn membership_record(body: Bytes) -> CommittedRecord {
+        let head = RecordHead {
+            conversation: ConversationId::group(1),
+            seq: SeqId(1),
+            ordinal: Ordinal(0),
+            kind: RecordKind::MEMBERSHIP,
+            sender: UserId(1),
+            server_msg_id: ServerMsgId(1),
+            client_msg_id: ClientMsgId(1),
+            body_hash: BodyHash(1),
+            time: TimeMs(1),
+            index: LogIndex(3),
+            body: BodyPlace::Made,
+        };
+        CommittedRecord { head, origin: ConnectionId(0), command_offset: 0, made_body: Some(body) }
     }
 
     fn indexes(step: Option<TailStep>) -> Vec<u64> {
@@ -259,6 +284,25 @@ mod tests {
         tail.push(batch(1, 10));
         tail.push(batch(2, 5_000));
         assert_eq!(indexes(tail.reader(LogIndex(1)).try_next()), [2]);
+    }
+
+    #[test]
+    fn what_answers_and_made_bodies_hold_counts() {
+        let tail = Tail::new(100_000);
+        let mut reader = tail.reader(LogIndex(0));
+        let users: Vec<UserId> = (0..10_000).map(UserId).collect();
+        let mut created = Arc::unwrap_or_clone(batch(1, 10));
+        created.applied.outcomes = vec![Outcome::Group { seq: SeqId(1), added: users.clone(), removed: users }];
+        tail.push(Arc::new(created));
+        tail.push(batch(2, 10));
+        let Some(TailStep::Reset { floor }) = reader.try_next() else { panic!("the answer is 160 kB") };
+        assert_eq!(floor, LogIndex(1));
+        let mut made = Arc::unwrap_or_clone(batch(3, 10));
+        made.applied.records = vec![membership_record(vec![0; 150_000].into())];
+        tail.push(Arc::new(made));
+        tail.push(batch(4, 10));
+        assert_eq!(indexes(tail.reader(LogIndex(3)).try_next()), [4]);
+        assert!(matches!(tail.reader(LogIndex(2)).try_next(), Some(TailStep::Reset { floor: LogIndex(3) })));
     }
 
     #[test]
