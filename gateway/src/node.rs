@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use fanout::service::Services;
 use fanout::tail::Tails;
 use logstore::{Executor, Journal, JournalOptions};
-use sequencer::{Clock, Sequencer, SequencerOptions, SystemClock};
+use sequencer::{Clock, Sequencer, SequencerOptions, Shard, SystemClock};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Registration};
 use crate::data_dir::{DataDir, Identity, owner_of_this_process};
-use crate::http::{self, Pages, Readiness, Status};
+use crate::http::{self, Pages, Readiness, Status, StatusQuery};
 use crate::session::Gateway;
 
 mod error;
@@ -167,8 +167,11 @@ impl Front {
     fn open(listener: TcpListener, status: Arc<StatusSource>) -> Front {
         let (readiness, stop, metrics) =
             (Arc::new(Readiness::starting()), CancellationToken::new(), http::metrics::install());
-        let pages =
-            Pages { readiness: readiness.clone(), metrics: metrics.clone(), status: Arc::new(move || status.status()) };
+        let pages = Pages {
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            status: Arc::new(move |query| status.status(query)),
+        };
         let serving = tokio::spawn(http::serve(listener, pages, stop.clone()));
         Front { readiness, stop, serving, upkeep: tokio::spawn(http::metrics::upkeep(metrics)) }
     }
@@ -216,12 +219,13 @@ impl StatusSource {
         let _ = self.parts.set(Arc::downgrade(parts));
     }
 
-    fn status(&self) -> Status {
+    fn status(&self, query: StatusQuery) -> Status {
         let mut status = self.words.clone();
         status.uptime_seconds = self.began.elapsed().as_secs();
         if let Some(parts) = self.parts.get().and_then(std::sync::Weak::upgrade) {
             status.connections = parts.gateway.connections();
-            status.shards = parts.sequencer.shards().iter().map(|shard| shard.status().into()).collect();
+            let figures = if query.digest { Shard::status_with_digest } else { Shard::status };
+            status.shards = parts.sequencer.shards().iter().map(|shard| figures(shard).into()).collect();
         }
         status
     }

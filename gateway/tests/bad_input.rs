@@ -81,7 +81,7 @@ async fn whatever_is_asked_wrongly_gets_its_own_error() {
         assert_eq!(code(&refused.unwrap_err()), Code::BadBody, "{}", operation.name());
     }
     assert_eq!(ask(&mut raw, Operation::Deliver, &proto::Ping::default()).await, Code::UnknownOperation);
-    assert_eq!(ask(&mut raw, Operation::ListShards, &proto::ListShards {}).await, Code::Forbidden);
+    assert_eq!(ask(&mut raw, Operation::ListShards, &proto::ListShards::default()).await, Code::Forbidden);
 
     let messages = vec![text_message(&chat, "x"); 257];
     assert_eq!(ask(&mut raw, Operation::Send, &proto::Send { messages, ..Default::default() }).await, Code::TooMany);

@@ -273,9 +273,9 @@ impl Connection {
         Ok(minted.tokens.into_iter().map(Tokens::from).collect())
     }
 
-    /// The node's shards.
-    pub async fn list_shards(&self) -> Result<Vec<Shard>, Error> {
-        all(self.call::<proto::ShardList>(Operation::ListShards, &proto::ListShards {}).await?.shards)
+    /// The node's shards; with a digest of their states, which takes a walk of every row, if that is asked for.
+    pub async fn list_shards(&self, digest: bool) -> Result<Vec<Shard>, Error> {
+        all(self.call::<proto::ShardList>(Operation::ListShards, &proto::ListShards { digest }).await?.shards)
     }
 
     /// Seals shards; none named: all.

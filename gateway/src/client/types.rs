@@ -266,7 +266,7 @@ pub struct Shard {
     pub conversations: u64,
     /// Buckets it owns.
     pub buckets: u32,
-    /// Of its state: equal on replicas at the same applied index.
+    /// Of its state: equal on replicas at the same applied index; empty unless asked for.
     pub digest: Bytes,
 }
 

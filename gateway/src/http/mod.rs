@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +31,16 @@ pub(crate) struct Pages {
     pub readiness: Arc<Readiness>,
     pub metrics: PrometheusHandle,
     /// Fresh figures for `/status`.
-    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+    pub status: Arc<dyn Fn(StatusQuery) -> Status + Send + Sync>,
+}
+
+/// What is asked of `/status`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StatusQuery {
+    /// Whether to compute a digest of every shard's state, which walks all of it.
+    #[serde(default)]
+    pub digest: bool,
 }
 
 /// Answers until `stop` is cancelled.
@@ -57,8 +67,12 @@ async fn metrics_page(State(pages): State<Pages>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], pages.metrics.render()).into_response()
 }
 
-async fn status_page(State(pages): State<Pages>) -> Response {
-    Json((pages.status)()).into_response()
+async fn status_page(State(pages): State<Pages>, Query(query): Query<StatusQuery>) -> Response {
+    // A digest takes seconds on a large node: not on a worker that serves connections.
+    match tokio::task::spawn_blocking(move || (pages.status)(query)).await {
+        Ok(status) => Json(status).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 #[cfg(test)]

@@ -41,7 +41,8 @@ pub(crate) struct ShardLine {
     unsealed_records: u64,
     conversations: u64,
     buckets: u32,
-    digest: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
 }
 
 /// What an acknowledgement means, in plain words.
@@ -58,7 +59,7 @@ impl From<ShardStatus> for ShardLine {
             unsealed_records: status.unsealed_records,
             conversations: status.conversations,
             buckets: status.buckets,
-            digest: format!("{:032x}", status.digest),
+            digest: status.digest.map(|digest| format!("{digest:032x}")),
         }
     }
 }

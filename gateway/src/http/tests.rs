@@ -18,7 +18,7 @@ async fn start() -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (readiness, stop) = (Arc::new(Readiness::starting()), CancellationToken::new());
-    let status = || Status {
+    let status = |query: StatusQuery| Status {
         version: "1",
         node: 1,
         history: "h".into(),
@@ -29,7 +29,7 @@ async fn start() -> Server {
         tls: false,
         connections: 3,
         uptime_seconds: 0,
-        shards: vec![sequencer::ShardStatus::default().into()],
+        shards: vec![sequencer::ShardStatus { digest: query.digest.then_some(0xfeed), ..Default::default() }.into()],
     };
     let pages = Pages { readiness: readiness.clone(), metrics: metrics::install(), status: Arc::new(status) };
     let task = tokio::spawn(serve(listener, pages, stop.clone()));
@@ -88,6 +88,16 @@ async fn status_says_what_an_acknowledgement_means() {
     let server = start().await;
     let answer = server.get("/status").await;
     assert!(answer.contains("\"durability\":\"every acknowledged message is fsynced\""), "{answer}");
+}
+
+#[tokio::test]
+async fn status_has_a_digest_only_if_it_is_asked_for() {
+    let server = start().await;
+    assert!(!server.get("/status").await.contains("digest"));
+    assert!(!server.get("/status?digest=false").await.contains("feed"));
+    let asked = server.get("/status?digest=true").await;
+    assert!(asked.contains("\"digest\":\"0000000000000000000000000000feed\""), "{asked}");
+    assert!(server.get("/status?digset=true").await.starts_with("HTTP/1.1 400"));
 }
 
 #[tokio::test]

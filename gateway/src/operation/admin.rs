@@ -55,8 +55,14 @@ pub(super) fn mint_tokens(gateway: &Gateway, body: Bytes) -> Answer {
     Ok(encode(&proto::MintedTokens { tokens }))
 }
 
-pub(super) fn list_shards(gateway: &Gateway) -> Answer {
-    let shards = gateway.sequencer().shards().iter().map(|shard| convert::shard_info(&shard.status())).collect();
+pub(super) async fn list_shards(gateway: &Gateway, body: Bytes) -> Answer {
+    let request: proto::ListShards = parse(body)?;
+    let listed = gateway.sequencer().shards().to_vec();
+    let figures = if request.digest { Shard::status_with_digest } else { Shard::status };
+    // A digest takes seconds on a large node: not on a worker that serves connections.
+    let infos = move || listed.iter().map(|shard| convert::shard_info(&figures(shard))).collect();
+    let shards = tokio::task::spawn_blocking(infos).await;
+    let shards = shards.map_err(|_| Fault::new(Code::Internal, "the node is stopping"))?;
     Ok(encode(&proto::ShardList { shards }))
 }
 

@@ -63,7 +63,7 @@ async fn answer(gateway: &Arc<Gateway>, caller: Caller, operation: Operation, bo
         Operation::ListMembers => group::members(gateway, caller, body),
         Operation::ImportUsers => admin::import_users(gateway, body).await,
         Operation::MintTokens => admin::mint_tokens(gateway, body),
-        Operation::ListShards => admin::list_shards(gateway),
+        Operation::ListShards => admin::list_shards(gateway, body).await,
         Operation::SealShards => admin::seal_shards(gateway, body).await,
         Operation::Probe => admin::probe(gateway).await,
         _ => Err(unknown(operation)),

@@ -176,6 +176,6 @@ pub fn shard_info(status: &ShardStatus) -> proto::ShardInfo {
         unsealed_records: status.unsealed_records,
         conversations: status.conversations,
         buckets: status.buckets,
-        digest: id_bytes(status.digest),
+        digest: status.digest.map(id_bytes).unwrap_or_default(),
     }
 }

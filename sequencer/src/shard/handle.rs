@@ -117,8 +117,17 @@ impl Shard {
         }
     }
 
-    /// Figures for people.
+    /// Figures for people, cheap enough to be polled; without a digest.
     pub fn status(&self) -> ShardStatus {
+        self.status_and(|_| None)
+    }
+
+    /// Figures for people, and the digest of everything. Walks all rows while apply waits: some 0.1 us a row.
+    pub fn status_with_digest(&self) -> ShardStatus {
+        self.status_and(|state| Some(state.digest()))
+    }
+
+    fn status_and(&self, digest: impl FnOnce(&ShardState) -> Option<u128>) -> ShardStatus {
         let group = self.group.status();
         self.read(|state, unsealed| ShardStatus {
             shard: self.id(),
@@ -129,7 +138,7 @@ impl Shard {
             unsealed_records: unsealed.len(),
             conversations: state.conversation_count(),
             buckets: state.buckets_owned(),
-            digest: state.digest(),
+            digest: digest(state),
         })
     }
 }

@@ -126,6 +126,6 @@ pub struct ShardStatus {
     pub conversations: u64,
     /// Buckets owned.
     pub buckets: u32,
-    /// Digest of the state at `applied`.
-    pub digest: u128,
+    /// Digest of the state at `applied`, if it was asked for.
+    pub digest: Option<u128>,
 }

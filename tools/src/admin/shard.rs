@@ -13,6 +13,9 @@ use crate::output::{Globals, Printer, Row};
 /// Arguments of `list`.
 #[derive(Args)]
 pub struct ListArgs {
+    /// A digest of each shard's state: walks every row, and messages wait meanwhile
+    #[arg(long)]
+    digest: bool,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -40,6 +43,7 @@ struct ShardRow {
     unsealed_records: u64,
     conversations: u64,
     buckets: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
     digest: String,
 }
 
@@ -65,7 +69,7 @@ impl Row for ShardRow {
 /// Lists the shards.
 pub async fn list(args: ListArgs, globals: &Globals, printer: &mut Printer) -> Result<(), Failure> {
     let (connection, _) = connect(&args.admin, globals).await?;
-    print(connection.list_shards().await?, printer)
+    print(connection.list_shards(args.digest).await?, printer)
 }
 
 /// Seals shards and lists them.
