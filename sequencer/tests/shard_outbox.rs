@@ -3,9 +3,9 @@
 
 mod world;
 
-use logstore::id::{ConversationId, UserId};
+use logstore::id::{ConversationId, HistoryId, UserId};
 use sequencer::state::name_home;
-use sequencer::{AccountSeed, Command, Outcome};
+use sequencer::{AccountSeed, Command, Outcome, SequencerOptions};
 
 use world::{SOON, World, id_now, options, text};
 
@@ -91,4 +91,16 @@ async fn a_restart_in_the_middle_loses_no_effect_and_repeats_none() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), claims.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lives_of_an_outbox_are_counted_whatever_the_history() {
+    for history in [HistoryId(0x1234_5678_9abc), HistoryId(u128::MAX)] {
+        let world = World::new(SequencerOptions { history, ..options() }).await;
+        let lives = |world: &World| -> Vec<u64> {
+            world.sequencer.shards().iter().map(|shard| shard.read(|state, _| state.incarnation())).collect()
+        };
+        assert_eq!(lives(&world), [1; 4]);
+        assert_eq!(lives(&world.restart().await), [1; 4], "a restart goes on with the same life");
+    }
 }

@@ -24,6 +24,9 @@ use crate::{Clock, Command, Error, Outcome, Result};
 const BUCKETS: usize = 1 << 16;
 /// The version of a new cluster's bucket table.
 const FIRST_TABLE_EPOCH: u64 = 1;
+/// The first life of a shard's outbox. Lives are counted, in the shard's own state: whoever begins another one (restore,
+/// forced quorum) takes the number after the one found there, for a target tells newer from older by it alone.
+const FIRST_INCARNATION: u64 = 1;
 
 /// All shards of this node.
 pub struct Sequencer {
@@ -214,7 +217,7 @@ impl Plan {
         }
         let init = Command::Init {
             history: self.history,
-            incarnation: incarnation(self.history),
+            incarnation: FIRST_INCARNATION,
             table_epoch: FIRST_TABLE_EPOCH,
             table: self.table.clone(),
         };
@@ -223,11 +226,6 @@ impl Plan {
             other => Err(Error::Raft { shard: shard.id(), what: format!("its first command ended in {other:?}") }),
         }
     }
-}
-
-/// A life of the shards' outboxes: new with every history.
-fn incarnation(history: HistoryId) -> u64 {
-    (history.0 >> 64) as u64 ^ history.0 as u64
 }
 
 /// All buckets cut evenly over the shards of a new cluster, which are numbered from 0.

@@ -11,7 +11,7 @@ pub struct OwnRow {
     pub shard: ShardId,
     /// `None` until `Init`.
     pub history: Option<HistoryId>,
-    /// The life of its outbox.
+    /// The life of its outbox, counted from 1; 0 before `Init`.
     pub incarnation: u64,
     /// The version of `table`.
     pub table_epoch: u64,
