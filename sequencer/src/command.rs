@@ -17,7 +17,7 @@ pub enum Command {
     Init {
         /// The cluster's history.
         history: HistoryId,
-        /// Changes with init, restore, forced quorum: names this life of the shard's outbox.
+        /// Counts the lives of the shard's outbox, from 1: restore and forced quorum begin the next one.
         incarnation: u64,
         /// Version of `table`.
         table_epoch: u64,
@@ -155,10 +155,28 @@ pub struct GroupChange {
     pub actor: UserId,
     /// Names the change once within (group, actor).
     pub request: ClientMsgId,
+    /// As in [`Send::checked_upto`]; set by the proposer.
+    pub checked_upto: u64,
+    /// Who owns the group if this change makes its owner leave; 0: nobody was sought. Set by the proposer, which may look
+    /// at all members as apply may not; apply refuses one who is not a member after the change.
+    pub heir: UserId,
     /// Users to add. Members already are skipped.
     pub add: Vec<UserId>,
     /// Users to remove; only `[actor]` means leaving.
     pub remove: Vec<UserId>,
+}
+
+impl GroupChange {
+    /// A change as it is asked for; what the proposer has to add is not known yet.
+    pub fn new(
+        group: ConversationId,
+        actor: UserId,
+        request: ClientMsgId,
+        add: Vec<UserId>,
+        remove: Vec<UserId>,
+    ) -> GroupChange {
+        GroupChange { group, actor, request, checked_upto: 0, heir: UserId(0), add, remove }
+    }
 }
 
 /// How far a member has received and read.

@@ -106,9 +106,9 @@ fn command() -> impl Strategy<Value = Command> {
         1 => (conversation(), user(), request(), text(), users()).prop_map(
             |(group, creator, request, name, members)| Command::GroupCreate { group, creator, request, name, members }
         ),
-        1 => (conversation(), user(), request(), users(), users()).prop_map(
-            |(group, actor, request, add, remove)| {
-                Command::GroupChange(GroupChange { group, actor, request, add, remove })
+        1 => (conversation(), user(), (request(), any::<u64>(), user()), users(), users()).prop_map(
+            |(group, actor, (request, checked_upto, heir), add, remove)| {
+                Command::GroupChange(GroupChange { group, actor, request, checked_upto, heir, add, remove })
             }
         ),
         1 => vec(cursor(), 0..4).prop_map(Command::MoveCursors),

@@ -6,8 +6,8 @@ mod world;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use logstore::id::{ConversationId, SeqId, TimeMs};
-use sequencer::{Capacity, Clock, Command, Outcome, Refusal, Send, SequencerOptions, Stored};
+use logstore::id::{ConversationId, SeqId, TimeMs, UserId};
+use sequencer::{Capacity, Clock, Command, GroupChange, Outcome, Refusal, Send, SequencerOptions, Stored};
 
 use world::{World, id_at, options, proposed, slot, stored, text, text_with_id};
 
@@ -155,7 +155,7 @@ async fn an_id_that_left_the_dedup_window_is_looked_up() {
         world.send(text_with_id(group, 10, "later", id_at(clock.now()))).await;
         shard.execute(Command::Seal).await.unwrap();
     }
-    assert!(shard.read(|state, _| state.needs_look_up(&text_with_id(group, 10, "once", id))));
+    assert!(shard.read(|state, _| state.needs_look_up(id)));
     let again = proposed(shard, vec![text_with_id(group, 10, "once", id)], vec![slot(1, 1, 1)]);
     assert_eq!(again, vec![Ok(Outcome::Sent(Stored { duplicate: true, ..first }))]);
     let other = proposed(shard, vec![text_with_id(group, 10, "twice", id)], vec![slot(1, 1, 2)]);
@@ -165,6 +165,50 @@ async fn an_id_that_left_the_dedup_window_is_looked_up() {
     let places: Vec<Stored> = late.iter().map(|r| stored(r.as_ref().unwrap())).collect();
     assert_eq!(places[1], Stored { duplicate: true, ..places[0] });
     assert!(!places[0].duplicate);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_left_the_dedup_window_is_looked_up() {
+    let clock = Arc::new(Hand(AtomicU64::new(1_800_000_000_000)));
+    let world = World::with_clock(SequencerOptions { shards: 1, ..options() }, clock.clone()).await;
+    let group = world.group(1, &[10]).await;
+    let shard = world.shard_of(group);
+    let (early, id) = (id_at(clock.now()), id_at(clock.now()));
+    let change = |add: &[u64], remove: &[u64], id| {
+        let users = |users: &[u64]| users.iter().copied().map(UserId).collect();
+        Command::GroupChange(GroupChange::new(group, UserId(10), id, users(add), users(remove)))
+    };
+    let added = shard.execute(change(&[11, 12], &[], id)).await;
+    assert!(matches!(added, Ok(Outcome::Group { seq: SeqId(2), .. })), "{added:?}");
+    shard.execute(change(&[], &[11], id_at(clock.now()))).await.unwrap();
+    for _ in 0..4 {
+        clock.0.fetch_add(180_000, Ordering::Relaxed);
+        world.send(text_with_id(group, 10, "later", id_at(clock.now()))).await;
+        shard.execute(Command::Seal).await.unwrap();
+    }
+    assert!(shard.read(|state, _| state.needs_look_up(id)));
+    assert_eq!(shard.execute(change(&[11, 12], &[], id)).await, added);
+    let other = shard.execute(change(&[12], &[], id)).await;
+    assert_eq!(other, Ok(Outcome::Refused(Refusal::IdempotencyConflict)));
+    let unseen = shard.execute(change(&[13], &[], early)).await;
+    assert!(matches!(unseen, Ok(Outcome::Group { seq: SeqId(8), .. })), "{unseen:?}");
+    assert_eq!(shard.execute(change(&[13], &[], early)).await, unseen, "it is in the window now");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_who_leaves_is_followed_by_the_longest_standing_member() {
+    let world = World::new(SequencerOptions { shards: 1, ..options() }).await;
+    let members: Vec<u64> = [10].into_iter().chain(5_000..8_000).collect();
+    let group = world.group(1, &members).await;
+    let shard = world.shard_of(group);
+    let leave =
+        |user| GroupChange::new(group, UserId(user), id_at(sequencer::SystemClock.now()), vec![], vec![UserId(user)]);
+    for (leaver, heir) in [(10, 5_000), (5_000, 5_001), (7_000, 5_001), (5_001, 5_002)] {
+        let left = shard.execute(Command::GroupChange(leave(leaver))).await;
+        assert!(matches!(left, Ok(Outcome::Group { .. })), "{left:?}");
+        let owner = shard.read(|state, _| state.conversation(group).unwrap().group.as_ref().unwrap().owner);
+        assert_eq!(owner, UserId(heir));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

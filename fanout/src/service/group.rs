@@ -66,7 +66,7 @@ impl Groups {
         self.check_users(&users)?;
         check_group(group)?;
         self.check_room(self.member_count(group), users.len())?;
-        let change = GroupChange { group, actor, request, add: users, remove: Vec::new() };
+        let change = GroupChange::new(group, actor, request, users, Vec::new());
         self.change(change).await.map(|(seq, added, _)| (seq, added))
     }
 
@@ -80,14 +80,14 @@ impl Groups {
     ) -> Result<(SeqId, Vec<UserId>), Fault> {
         self.check_count(users.len())?;
         check_group(group)?;
-        let change = GroupChange { group, actor, request, add: Vec::new(), remove: users };
+        let change = GroupChange::new(group, actor, request, Vec::new(), users);
         self.change(change).await.map(|(seq, _, removed)| (seq, removed))
     }
 
     /// Leaves.
     pub async fn leave(&self, user: UserId, group: ConversationId, request: ClientMsgId) -> Result<SeqId, Fault> {
         check_group(group)?;
-        let change = GroupChange { group, actor: user, request, add: Vec::new(), remove: vec![user] };
+        let change = GroupChange::new(group, user, request, Vec::new(), vec![user]);
         self.change(change).await.map(|(seq, ..)| seq)
     }
 

@@ -93,6 +93,8 @@ pub(super) fn put_fields(out: &mut impl Sink, command: &Command) {
             out.u128(change.group.0);
             out.u64(change.actor.0);
             out.u128(change.request.0);
+            out.u64(change.checked_upto);
+            out.u64(change.heir.0);
             put_users(out, &change.add);
             put_users(out, &change.remove);
         }
@@ -163,6 +165,8 @@ fn read_kind(head: &CommandHead, f: &mut Fields<'_>) -> Result<Command, Malforme
             group: ConversationId(f.u128()?),
             actor: UserId(f.u64()?),
             request: ClientMsgId(f.u128()?),
+            checked_upto: f.u64()?,
+            heir: UserId(f.u64()?),
             add: read_users(f)?,
             remove: read_users(f)?,
         }),

@@ -1,6 +1,6 @@
 //! A conversation's row.
 
-use logstore::id::{ClientMsgId, LogIndex, Ordinal, SeqId, TimeMs, UserId};
+use logstore::id::{BodyHash, ClientMsgId, LogIndex, Ordinal, SeqId, TimeMs, UserId};
 
 /// What a shard knows of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,8 @@ pub struct GroupRow {
     pub creator: UserId,
     /// The request that created it.
     pub request: ClientMsgId,
+    /// Hash of what was asked for then: the request repeated asks for the same.
+    pub asked: BodyHash,
     /// Members now.
     pub member_count: u32,
     /// When it was created, log time.

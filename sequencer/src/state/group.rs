@@ -33,22 +33,26 @@ impl ShardState {
     ) -> Result<Outcome, Refusal> {
         let Some(ConversationName::Group(_)) = group.name() else { return Err(Refusal::NoSuchConversation) };
         self.check_owned(group)?;
+        let added = first_members(creator, &members);
+        let asked = hash_of_creation(&name, &added);
         if let Some(row) = self.conversation(group).and_then(|row| row.group.as_ref()) {
-            let same = row.creator == creator && row.request == request;
-            return if same { Ok(self.creation_of(group)) } else { Err(Refusal::NotAllowed) };
+            if (row.creator, row.request) != (creator, request) {
+                return Err(Refusal::NotAllowed);
+            }
+            // It asks for the same members, so they are those of the record: no row has to be looked at.
+            let repeated = Outcome::Group { seq: SeqId(1), added, removed: vec![] };
+            return if row.asked == asked { Ok(repeated) } else { Err(Refusal::IdempotencyConflict) };
         }
-        let members: BTreeSet<UserId> = members.into_iter().chain([creator]).collect();
-        if !members.iter().all(|user| is_user(*user)) {
+        if !added.iter().all(|user| is_user(*user)) {
             return Err(Refusal::NoSuchUser);
         }
-        if members.len() > MEMBERS_MAX {
+        if added.len() > MEMBERS_MAX {
             return Err(Refusal::LimitReached);
         }
-        let row = GroupRow { name, owner: creator, creator, request, member_count: 0, created: self.own.time };
+        let row = GroupRow { name, owner: creator, creator, request, asked, member_count: 0, created: self.own.time };
         self.conversations.insert(group, empty_group(row, out));
         let key = MessageKey { conversation: group, sender: creator, id: request };
-        let added: Vec<UserId> = members.into_iter().collect();
-        let outcome = self.change_members(&key, hash_of_request(&added, &[]), added, vec![], offset, out);
+        let outcome = self.change_members(&key, asked, added, vec![], offset, out);
         self.set_role(group, creator, Role::Owner, out);
         Ok(outcome)
     }
@@ -61,15 +65,10 @@ impl ShardState {
     ) -> Result<Outcome, Refusal> {
         self.check_owned(change.group)?;
         let key = MessageKey { conversation: change.group, sender: change.actor, id: change.request };
-        let asked = hash_of_request(&change.add, &change.remove);
         if let Some((stored, body_hash)) = self.dedup.find(self.dedup.hash(&key), &key) {
-            let same = body_hash == asked;
-            return if same { Ok(self.change_of(change, stored.seq)) } else { Err(Refusal::IdempotencyConflict) };
+            return self.repeated_change(change, stored.seq, body_hash);
         }
-        self.dedup.admit(key.id, self.own.time, 0).map_err(|refusal| match refusal {
-            Refusal::Retry => Refusal::Expired,
-            other => other,
-        })?;
+        self.dedup.admit(key.id, self.own.time, change.checked_upto)?;
         let row = self.conversation(change.group).and_then(|row| row.group.as_ref());
         let row = row.ok_or(Refusal::NoSuchConversation)?;
         let (owner, member_count) = (row.owner, row.member_count as usize);
@@ -81,10 +80,11 @@ impl ShardState {
         if added.is_empty() && removed.is_empty() {
             return Ok(Outcome::Group { seq: SeqId(0), added, removed });
         }
-        let owner_left = removed.contains(&owner);
+        let heir = if removed.contains(&owner) { self.heir(change, member_count, &added, &removed)? } else { None };
+        let asked = hash_of_change(&change.add, &change.remove);
         let outcome = self.change_members(&key, asked, added, removed, offset, out);
-        if owner_left {
-            self.pass_ownership(change.group, out);
+        if let Some(heir) = heir {
+            self.pass_ownership(change.group, heir, out);
         }
         Ok(outcome)
     }
@@ -168,14 +168,25 @@ impl ShardState {
         row.changed_at = out.index;
     }
 
-    /// Gives the group to the longest-standing admin, else member; lowest user id among equals. Nobody is left to own
-    /// an empty group. (This looks at all rows of the group, which are in memory as long as nothing is sealed.)
-    fn pass_ownership(&mut self, group: ConversationId, out: &Applied) {
-        let active = self.members(group).filter(|(_, row)| row.is_active());
-        let rank = |(user, row): &(UserId, &MemberRow)| {
-            (row.role != Role::Admin, row.intervals.last().map(|interval| interval.join), *user)
-        };
-        let Some((heir, _)) = active.min_by_key(rank) else { return };
+    /// The heir that the proposer has found; nobody is left to own an empty group. One who went meanwhile has to be
+    /// sought again.
+    fn heir(
+        &self,
+        change: &GroupChange,
+        member_count: usize,
+        added: &[UserId],
+        removed: &[UserId],
+    ) -> Result<Option<UserId>, Refusal> {
+        if member_count + added.len() == removed.len() {
+            return Ok(None);
+        }
+        let heir = change.heir;
+        let was_active = self.member(change.group, heir).is_some_and(MemberRow::is_active);
+        let is_active = if was_active { !removed.contains(&heir) } else { added.contains(&heir) };
+        if is_active { Ok(Some(heir)) } else { Err(Refusal::Retry) }
+    }
+
+    fn pass_ownership(&mut self, group: ConversationId, heir: UserId, out: &Applied) {
         self.set_role(group, heir, Role::Owner, out);
         if let Some(row) = self.conversations.get_mut(&group).and_then(|row| row.group.as_mut()) {
             row.owner = heir;
@@ -189,11 +200,15 @@ impl ShardState {
         }
     }
 
-    /// What the creation of a group was answered.
-    fn creation_of(&self, group: ConversationId) -> Outcome {
-        let first = |row: &MemberRow| row.intervals.first().is_some_and(|interval| interval.join == SeqId(1));
-        let added = self.members(group).filter(|(_, row)| first(row)).map(|(user, _)| user).collect();
-        Outcome::Group { seq: SeqId(1), added, removed: vec![] }
+    /// The answer to a change whose id was accepted before, for a request of this hash.
+    pub(crate) fn repeated_change(
+        &self,
+        change: &GroupChange,
+        seq: SeqId,
+        asked: BodyHash,
+    ) -> Result<Outcome, Refusal> {
+        let same = asked == hash_of_change(&change.add, &change.remove);
+        if same { Ok(self.change_of(change, seq)) } else { Err(Refusal::IdempotencyConflict) }
     }
 
     /// What a change was answered: of those it named, the ones whose intervals began or ended by its record.
@@ -209,24 +224,37 @@ impl ShardState {
     }
 }
 
-/// What a retry is compared by: the request, for the record's body depends on who was a member then.
 /// Who asked for a membership record, under which id, and the hash that tells a repeated request from another: what of its
 /// head is only in its command.
 pub(crate) fn asked_by(command: &Command) -> Option<(UserId, ClientMsgId, BodyHash)> {
     match command {
-        Command::GroupCreate { creator, request, members, .. } => {
-            let added: BTreeSet<UserId> = members.iter().copied().chain([*creator]).collect();
-            let added: Vec<UserId> = added.into_iter().collect();
-            Some((*creator, *request, hash_of_request(&added, &[])))
+        Command::GroupCreate { creator, request, name, members, .. } => {
+            Some((*creator, *request, hash_of_creation(name, &first_members(*creator, members))))
         }
         Command::GroupChange(change) => {
-            Some((change.actor, change.request, hash_of_request(&change.add, &change.remove)))
+            Some((change.actor, change.request, hash_of_change(&change.add, &change.remove)))
         }
         _ => None,
     }
 }
 
-fn hash_of_request(add: &[UserId], remove: &[UserId]) -> BodyHash {
+/// Everybody a creation asks for, ascending.
+fn first_members(creator: UserId, members: &[UserId]) -> Vec<UserId> {
+    members.iter().copied().chain([creator]).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What a retry is compared by: the request, for the record's body depends on who was a member then.
+fn hash_of_change(add: &[UserId], remove: &[UserId]) -> BodyHash {
+    BodyHash(hasher_of_users(add, remove).digest())
+}
+
+fn hash_of_creation(name: &str, members: &[UserId]) -> BodyHash {
+    let mut hasher = hasher_of_users(members, &[]);
+    hasher.update(name.as_bytes());
+    BodyHash(hasher.digest())
+}
+
+fn hasher_of_users(add: &[UserId], remove: &[UserId]) -> Xxh3 {
     let mut hasher = Xxh3::with_seed(u64::from(RecordKind::MEMBERSHIP.0));
     for users in [add, remove] {
         hasher.update(&(users.len() as u64).to_le_bytes());
@@ -234,7 +262,7 @@ fn hash_of_request(add: &[UserId], remove: &[UserId]) -> BodyHash {
             hasher.update(&user.0.to_le_bytes());
         }
     }
-    BodyHash(hasher.digest())
+    hasher
 }
 
 fn accept_membership(key: &MessageKey, asked: BodyHash, body: Bytes, offset: u32) -> Accept {

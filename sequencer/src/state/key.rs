@@ -48,7 +48,8 @@ pub fn keys(command: &Command, touch: &mut impl FnMut(Key)) {
         }
         Command::GroupChange(change) => {
             touch(Key::Conversation(change.group));
-            let users = change.add.iter().chain(&change.remove).chain([&change.actor]);
+            let heir = (change.heir != UserId(0)).then_some(&change.heir);
+            let users = change.add.iter().chain(&change.remove).chain([&change.actor]).chain(heir);
             members_of(change.group, users, touch);
         }
         Command::MoveCursors(moves) => {

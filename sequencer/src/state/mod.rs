@@ -3,7 +3,7 @@
 //! | file | says |
 //! |---|---|
 //! | `apply` | how an entry becomes outcomes, and what every command has to pass first |
-//! | `send`, `group`, `cursor` | what happens in a conversation |
+//! | `send`, `group`, `heir`, `cursor` | what happens in a conversation |
 //! | `direct`, `account` | what takes two shards, with the effects that lead from one to the other |
 //! | `effect` | outbox and inbox: each effect once, in order |
 //! | `dedup` | which ids have been accepted |
@@ -20,6 +20,7 @@ mod dedup;
 mod direct;
 mod effect;
 mod group;
+mod heir;
 mod key;
 mod member;
 mod own;
@@ -37,13 +38,14 @@ use logstore::id::{
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::store::{NothingSealed, Row, Sharded, StateSource, Table};
-use crate::{Effect, Send, Stored};
+use crate::{Effect, Stored};
 
 pub use crate::codec::send_at;
 pub use conversation::{ConversationRow, DirectRow, GroupRow};
 use dedup::{Dedup, MessageKey};
 pub use effect::{InboxRow, OutboxRow};
 pub(crate) use group::asked_by;
+pub use heir::HeirSearch;
 pub use key::{Key, keys};
 pub use member::{Interval, MemberRow, MembershipBody, Role};
 pub use own::OwnRow;
@@ -173,7 +175,8 @@ impl ShardState {
 
     /// All member rows of a conversation in order of user id, ended ones included.
     pub fn members(&self, conversation: ConversationId) -> impl Iterator<Item = (UserId, &MemberRow)> {
-        let users = direct_users(conversation).into_iter().flatten().chain(self.index.users_of(conversation));
+        let users =
+            direct_users(conversation).into_iter().flatten().chain(self.index.users_of(conversation).iter().copied());
         users.filter_map(move |user| Some((user, self.member(conversation, user)?)))
     }
 
@@ -223,10 +226,10 @@ impl ShardState {
         self.unsealed_bytes
     }
 
-    /// Whether a send's id may have been accepted before the dedup window: it must be looked up with
+    /// Whether an id may have been accepted before the dedup window: it must be looked up with
     /// [`ShardState::look_up_old`] and proposed with [`ShardState::checked_upto`], both taken from one look at the state.
-    pub fn needs_look_up(&self, send: &Send) -> bool {
-        !self.dedup.is_inside(send.client_msg_id)
+    pub fn needs_look_up(&self, id: ClientMsgId) -> bool {
+        !self.dedup.is_inside(id)
     }
 
     /// What became of a message whose id was accepted at any time that is still held, in the window or before it.
@@ -239,7 +242,7 @@ impl ShardState {
         self.dedup.find_held(&MessageKey { conversation, sender, id })
     }
 
-    /// The last `Seal` under which [`ShardState::look_up_old`] looks: goes into a `Send` as `checked_upto`.
+    /// The last `Seal` under which [`ShardState::look_up_old`] looks: goes into a command as `checked_upto`.
     pub fn checked_upto(&self) -> u64 {
         self.dedup.generation() - 1
     }
@@ -332,9 +335,8 @@ impl MemberIndex {
         self.conversations.or_default(&self.hasher, user).push(conversation);
     }
 
-    fn users_of(&self, group: ConversationId) -> impl Iterator<Item = UserId> {
-        let users = self.users.find(&self.hasher, &group);
-        users.map_or(&[][..], Vec::as_slice).iter().copied()
+    fn users_of(&self, group: ConversationId) -> &[UserId] {
+        self.users.find(&self.hasher, &group).map_or(&[], Vec::as_slice)
     }
 
     fn conversations_of(&self, user: UserId) -> &[ConversationId] {

@@ -1,7 +1,7 @@
 //! The dedup window. Tests named D2, D3, ... are the shortest traces by which a model broke looser rules.
 
-use logstore::id::SeqId;
-use sequencer::{Command, Refusal, Send};
+use logstore::id::{SeqId, UserId};
+use sequencer::{Command, Outcome, Refusal, Send};
 
 use crate::log::{BEGIN, Log, change, id_at, refused, send, send_of};
 
@@ -32,7 +32,7 @@ fn a_generation_leaves_two_minutes_after_its_end() {
     assert_eq!(log.stored(message.clone()).seq, first.seq, "it leaves after the entry that is past them");
     assert_eq!(log.one(message.clone()), refused(Refusal::Retry));
     let Command::Send(old) = &message else { unreachable!() };
-    assert!(log.state.needs_look_up(old));
+    assert!(log.state.needs_look_up(old.client_msg_id));
     let (stored, hash) = log.state.look_up_old(group, old.sender, old.client_msg_id).unwrap();
     assert_eq!((stored.seq, stored.duplicate, hash), (first.seq, true, old.body_hash));
 }
@@ -163,14 +163,19 @@ fn many_generations_in_the_window_are_searched_alike() {
 }
 
 #[test]
-fn a_change_too_old_to_tell_apart_is_expired() {
+fn a_change_older_than_the_window_is_accepted_if_it_was_looked_up() {
     let mut log = Log::new();
     let group = log.group(1, &[10]);
     let request = change(group, 10, &[11], &[], id_at(BEGIN, 50));
     log.one(request.clone());
     log.one(change(group, 10, &[], &[11], id_at(BEGIN, 51)));
     leave_behind(&mut log);
-    assert_eq!(log.one(request), refused(Refusal::Expired));
+    assert_eq!(log.one(request), refused(Refusal::Retry), "nobody has looked for it");
+    assert!(log.state.needs_look_up(id_at(BEGIN, 50)));
+    let Command::GroupChange(mut unseen) = change(group, 10, &[12], &[], id_at(BEGIN, 52)) else { panic!() };
+    unseen.checked_upto = log.state.checked_upto();
+    let accepted = log.one(Command::GroupChange(unseen));
+    assert_eq!(accepted, Outcome::Group { seq: SeqId(4), added: vec![UserId(12)], removed: vec![] });
     let future = change(group, 10, &[12], &[], id_at(log.now + 30_001, 52));
     assert_eq!(log.one(future), refused(Refusal::ClockSkew));
 }

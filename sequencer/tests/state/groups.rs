@@ -39,6 +39,11 @@ fn creating_again_is_answered_the_same_and_another_request_is_refused() {
     let group = log.group(1, &[10, 11]);
     log.one(change(group, 10, &[12], &[11], id_at(BEGIN, 50)));
     assert_eq!(log.one(create(1, 10, &[11], 1)), changed(1, &[10, 11], &[]));
+    assert_eq!(log.one(create(1, 10, &[11, 10, 11], 1)), changed(1, &[10, 11], &[]), "it asks for the same members");
+    assert_eq!(log.one(create(1, 10, &[11, 12], 1)), refused(Refusal::IdempotencyConflict));
+    let Command::GroupCreate { group: id, creator, request, members, .. } = create(1, 10, &[11], 1) else { panic!() };
+    let renamed = Command::GroupCreate { group: id, creator, request, members, name: "another".into() };
+    assert_eq!(log.one(renamed), refused(Refusal::IdempotencyConflict));
     assert_eq!(log.one(create(1, 10, &[11], 2)), refused(Refusal::NotAllowed));
     assert_eq!(log.one(create(1, 11, &[10], 1)), refused(Refusal::NotAllowed));
     assert_eq!(log.one(create(2, 10, &[0], 3)), refused(Refusal::NoSuchUser));
@@ -123,15 +128,33 @@ fn an_owner_who_leaves_passes_the_group_to_the_longest_standing_member() {
     log.one(change(group, 10, &[11, 12], &[], id_at(BEGIN, 50)));
     log.one(change(group, 20, &[], &[20], id_at(BEGIN, 51)));
     log.one(change(group, 10, &[20], &[], id_at(BEGIN, 52)));
-    log.one(change(group, 10, &[], &[10], id_at(BEGIN, 53)));
+    log.one(log.with_heir(change(group, 10, &[], &[10], id_at(BEGIN, 53))));
     assert_eq!(roles(&log, group), [(11, Role::Owner), (12, Role::Member), (20, Role::Member)]);
     let owner = |log: &Log| log.state.conversation(group).unwrap().group.as_ref().unwrap().owner;
     assert_eq!(owner(&log), UserId(11));
     for (user, n) in [(11, 54), (12, 55), (20, 56)] {
-        log.one(change(group, user, &[], &[user], id_at(BEGIN, n)));
+        log.one(log.with_heir(change(group, user, &[], &[user], id_at(BEGIN, n))));
     }
     assert_eq!(roles(&log, group), []);
     assert_eq!(log.one(send(group, 20, id_at(BEGIN, 60), "x")), refused(Refusal::NotMember));
+}
+
+#[test]
+fn an_heir_who_is_not_a_member_after_the_change_is_sought_again() {
+    let mut log = Log::new();
+    let group = log.group(1, &[10, 11, 12]);
+    let leave = log.with_heir(change(group, 10, &[], &[10], id_at(BEGIN, 50)));
+    assert_eq!(log.one(change(group, 10, &[], &[10], id_at(BEGIN, 50))), refused(Refusal::Retry), "nobody was sought");
+    log.one(change(group, 11, &[], &[11], id_at(BEGIN, 51)));
+    assert_eq!(log.one(leave.clone()), refused(Refusal::Retry), "the heir has left meanwhile");
+    assert_eq!(roles(&log, group), [(10, Role::Owner), (12, Role::Member)], "a refused command has changed nothing");
+    let together = log.with_heir(change(group, 10, &[13], &[12, 10], id_at(BEGIN, 52)));
+    assert_eq!(log.one(together), changed(3, &[13], &[10, 12]));
+    assert_eq!(roles(&log, group), [(13, Role::Owner)], "who comes inherits if nobody stays");
+    let removed_heir = change(group, 13, &[14], &[13], id_at(BEGIN, 53));
+    let Command::GroupChange(mut removed_heir) = removed_heir else { panic!() };
+    removed_heir.heir = UserId(13);
+    assert_eq!(log.one(Command::GroupChange(removed_heir)), refused(Refusal::Retry), "the owner is no heir");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use logstore::RecordKind;
 use logstore::id::{
     Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, LogIndex, SeqId, ShardId, TimeMs, UserId,
 };
-use sequencer::state::{ShardState, name_home};
+use sequencer::state::{HeirSearch, ShardState, name_home};
 use sequencer::{AccountSeed, Applied, BatchBuilder, Command, GroupChange, Outcome, Refusal, Send, Stored};
 
 /// When the logs of tests begin.
@@ -63,6 +63,16 @@ impl Log {
         group
     }
 
+    /// A change with the heir that a proposer would have found now.
+    pub fn with_heir(&self, command: Command) -> Command {
+        let Command::GroupChange(mut change) = command else { return command };
+        if let Some(mut search) = HeirSearch::begin(&self.state, &change) {
+            while search.step(&self.state, 2) {}
+            change.heir = search.heir();
+        }
+        Command::GroupChange(change)
+    }
+
     /// The state that the same entries give from scratch.
     pub fn replayed(&self) -> ShardState {
         let mut state = ShardState::new(ShardId(1));
@@ -113,7 +123,7 @@ pub fn create(group: u64, creator: u64, members: &[u64], request: u64) -> Comman
 }
 
 pub fn change(group: ConversationId, actor: u64, add: &[u64], remove: &[u64], request: ClientMsgId) -> Command {
-    Command::GroupChange(GroupChange { group, actor: UserId(actor), request, add: users(add), remove: users(remove) })
+    Command::GroupChange(GroupChange::new(group, UserId(actor), request, users(add), users(remove)))
 }
 
 pub fn users(ids: &[u64]) -> Vec<UserId> {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::{collections::BTreeMap, io};
 
 use bytes::Bytes;
-use logstore::id::{ConversationId, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId};
+use logstore::id::{BodyHash, ConversationId, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId};
 use sequencer::state::{ConversationRow, GroupRow, Key, MemberRow, Role, ShardState};
 use sequencer::store::{NothingSealed, Prefetch, Row, StateSource};
 use sequencer::{BatchBuilder, Command, Outcome, Refusal};
@@ -44,6 +44,7 @@ fn below() -> Arc<Below> {
         owner: UserId(10),
         creator: UserId(10),
         request: id_at(BEGIN, 0),
+        asked: BodyHash(0),
         member_count: 1,
         created: TimeMs(BEGIN),
     };

@@ -150,7 +150,7 @@ impl Model {
             Command::Send(send) => {
                 let key = (send.conversation, send.sender, send.client_msg_id);
                 let content = (send.body_hash, String::new());
-                if let Some(seq) = self.dedup(&key, &content, Refusal::Retry)? {
+                if let Some(seq) = self.dedup(&key, &content)? {
                     return Ok(Said::Sent(seq, true));
                 }
                 let group = self.groups.get(&send.conversation).ok_or(Refusal::NoSuchConversation)?;
@@ -162,7 +162,7 @@ impl Model {
             Command::GroupCreate { group, creator, request, members, .. } => {
                 let all: BTreeSet<UserId> = members.iter().copied().chain([*creator]).collect();
                 self.groups.insert(*group, ModelGroup::default());
-                self.change(*group, &all, &BTreeSet::new());
+                self.change(*group, &all, &BTreeSet::new(), UserId(0));
                 self.groups.get_mut(group).unwrap().members.insert(*creator, Role::Owner);
                 let seq =
                     self.append((*group, *creator, *request), (BodyHash(0), "create".into()), false, BTreeSet::new());
@@ -191,7 +191,7 @@ impl Model {
     fn group_change(&mut self, change: &GroupChange) -> Result<Said, Refusal> {
         let key = (change.group, change.actor, change.request);
         let content = (BodyHash(0), format!("{:?} {:?}", change.add, change.remove));
-        if let Some(seq) = self.dedup(&key, &content, Refusal::Expired)? {
+        if let Some(seq) = self.dedup(&key, &content)? {
             return Ok(Said::Changed(seq));
         }
         let group = self.groups.get(&change.group).ok_or(Refusal::NoSuchConversation)?;
@@ -208,11 +208,16 @@ impl Model {
         if add.is_empty() && remove.is_empty() {
             return Ok(Said::Changed(SeqId(0)));
         }
-        self.change(change.group, &add, &remove);
+        let owner_leaves = remove.iter().any(|user| group.members.get(user) == Some(&Role::Owner));
+        let mut stay = group.members.keys().filter(|user| !remove.contains(*user)).chain(&add).copied();
+        if owner_leaves && stay.clone().next().is_some() && !stay.any(|user| user == change.heir) {
+            return Err(Refusal::Retry);
+        }
+        self.change(change.group, &add, &remove, change.heir);
         Ok(Said::Changed(self.append(key, content, false, remove)))
     }
 
-    fn change(&mut self, group: ConversationId, add: &BTreeSet<UserId>, remove: &BTreeSet<UserId>) {
+    fn change(&mut self, group: ConversationId, add: &BTreeSet<UserId>, remove: &BTreeSet<UserId>, heir: UserId) {
         let group = self.groups.get_mut(&group).unwrap();
         let seq = group.records.len() as u64 + 1;
         for user in add {
@@ -220,14 +225,12 @@ impl Model {
             group.joined.insert(*user, seq);
         }
         let removed: Vec<_> = remove.iter().map(|user| group.members.remove(user)).collect();
-        let owner_left = removed.contains(&Some(Role::Owner));
-        let heir = group.members.keys().copied().min_by_key(|user| (group.joined[user], *user));
-        if let (true, Some(heir)) = (owner_left, heir) {
+        if removed.contains(&Some(Role::Owner)) && !group.members.is_empty() {
             group.members.insert(heir, Role::Owner);
         }
     }
 
-    fn dedup(&self, key: &Key, content: &(BodyHash, String), old: Refusal) -> Result<Option<SeqId>, Refusal> {
+    fn dedup(&self, key: &Key, content: &(BodyHash, String)) -> Result<Option<SeqId>, Refusal> {
         let in_window = self.accepted.iter().find(|(generation, k, ..)| *generation >= self.window_first && k == key);
         if let Some((_, _, stored, seq)) = in_window {
             return if stored == content { Ok(Some(*seq)) } else { Err(Refusal::IdempotencyConflict) };
@@ -237,7 +240,7 @@ impl Model {
             return Err(Refusal::ClockSkew);
         }
         let floor = self.window_first.checked_sub(2).map(|before| self.ended[before as usize]);
-        if floor.is_some_and(|floor| clock - 30_000 <= floor) { Err(old) } else { Ok(None) }
+        if floor.is_some_and(|floor| clock - 30_000 <= floor) { Err(Refusal::Retry) } else { Ok(None) }
     }
 
     fn append(&mut self, key: Key, content: (BodyHash, String), counts: bool, leavers: BTreeSet<UserId>) -> SeqId {
@@ -247,6 +250,18 @@ impl Model {
         let seq = SeqId(group.records.len() as u64);
         self.accepted.push((self.ended.len() as u64 + 1, key, content, seq));
         seq
+    }
+
+    /// An heir was sought at this moment for a change whose owner leaves.
+    fn compare_heir(&self, command: &Command) {
+        let Command::GroupChange(change) = command else { return };
+        let Some(group) = self.groups.get(&change.group) else { return };
+        if group.members.get(&change.actor) != Some(&Role::Owner) || !change.remove.contains(&change.actor) {
+            return;
+        }
+        let stay = group.members.keys().filter(|user| !change.remove.contains(user));
+        let heir = stay.min_by_key(|user| (group.joined[user], **user)).or(change.add.iter().min());
+        assert_eq!(change.heir, heir.copied().unwrap_or_default());
     }
 
     /// Everything the state must say of groups when both have applied the same.
@@ -317,7 +332,8 @@ proptest! {
         numbers.check(&log.apply(&begin));
         for (pause, steps) in entries {
             log.now += pause;
-            let commands: Vec<_> = steps.iter().map(|step| writer.command(step, log.now)).collect();
+            let commands = steps.iter().map(|step| log.with_heir(writer.command(step, log.now)));
+            let commands: Vec<_> = commands.inspect(|command| model.compare_heir(command)).collect();
             let applied = log.apply(&commands);
             numbers.check(&applied);
             let state_said: Vec<_> = applied.outcomes.iter().map(said).collect();

@@ -156,24 +156,14 @@ impl World {
     }
 
     fn add(&mut self, user: usize) {
-        let change = GroupChange {
-            group: self.group,
-            actor: self.users[0],
-            request: self.id(),
-            add: vec![self.users[user]],
-            remove: vec![],
-        };
+        let request = self.id();
+        let change = GroupChange::new(self.group, self.users[0], request, vec![self.users[user]], vec![]);
         self.apply(Command::GroupChange(change));
     }
 
     fn remove(&mut self, user: usize) {
-        let change = GroupChange {
-            group: self.group,
-            actor: self.users[0],
-            request: self.id(),
-            add: vec![],
-            remove: vec![self.users[user]],
-        };
+        let request = self.id();
+        let change = GroupChange::new(self.group, self.users[0], request, vec![], vec![self.users[user]]);
         self.apply(Command::GroupChange(change));
     }
 

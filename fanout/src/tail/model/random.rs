@@ -51,7 +51,7 @@ impl World {
                 let request = self.id();
                 let (group, actor, user) = (self.group, self.users[0], self.users[sender]);
                 let remove = if sender == 0 { vec![] } else { vec![user] };
-                commands.push(Command::GroupChange(GroupChange { group, actor, request, add: vec![], remove }));
+                commands.push(Command::GroupChange(GroupChange::new(group, actor, request, vec![], remove)));
                 commands.push(self.message(self.group, 0));
                 self.apply_all(commands);
             }

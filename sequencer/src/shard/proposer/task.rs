@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
-use logstore::id::{BodyHash, ConnectionId, TimeMs};
+use logstore::id::{BodyHash, ClientMsgId, ConnectionId, ConversationId, TimeMs, UserId};
 use logstore::{Journal, Refused};
 
 use crate::raft::group::{Group, leader_of};
@@ -18,7 +18,11 @@ use crate::shard::proposer::in_flight::{InFlight, Undecided};
 use crate::shard::proposer::work::Work;
 use crate::shard::proposer::{News, Proposer};
 use crate::shard::{Capacity, PipelineSlot};
-use crate::{BatchBuilder, Clock, Command, Outcome, Refusal, Send, Stored, encoded_len};
+use crate::state::HeirSearch;
+use crate::{BatchBuilder, Clock, Command, GroupChange, Outcome, Refusal, Send, Stored, encoded_len};
+
+/// Members looked at under one lock when a group's owner leaves: apply waits for some 100 us.
+const HEIR_ROWS_PER_STEP: usize = 1024;
 
 /// Runs one shard's proposer.
 pub(crate) struct ProposerTask {
@@ -43,6 +47,13 @@ struct Making {
     undecided: Vec<Undecided>,
     bytes_max: usize,
     time: TimeMs,
+}
+
+/// What a look for an id before the dedup window found.
+struct LookedUp {
+    /// The last Seal under which was looked; 0 if there was no need to.
+    checked_upto: u64,
+    found: Option<(Stored, BodyHash)>,
 }
 
 /// What becomes of a command now.
@@ -221,7 +232,11 @@ impl ProposerTask {
     }
 
     fn judge(&mut self, command: &mut Command, slot: Option<PipelineSlot>, now: TimeMs) -> Judgement {
-        let Command::Send(send) = command else { return Judgement::Take };
+        let send = match command {
+            Command::Send(send) => send,
+            Command::GroupChange(change) => return self.judge_change(change),
+            _ => return Judgement::Take,
+        };
         if !self.held.is_empty() && slot.is_some_and(|slot| self.held.contains_key(&slot.connection)) {
             return Judgement::Hold;
         }
@@ -242,8 +257,11 @@ impl ProposerTask {
             Verdict::Hold => return Judgement::Hold,
             Verdict::Refuse => return Judgement::Answer(Err(Capacity::PredecessorFailed)),
         }
-        let found = match self.look_up(send) {
-            Ok(found) => found,
+        let found = match self.look_up(send.conversation, send.sender, send.client_msg_id) {
+            Ok(LookedUp { checked_upto, found }) => {
+                send.checked_upto = checked_upto;
+                found.map(|(stored, body_hash)| repeated(send, stored, body_hash))
+            }
             Err(why) => return Judgement::Answer(Err(why)),
         };
         if let Some(slot) = slot {
@@ -259,18 +277,30 @@ impl ProposerTask {
         }
     }
 
-    /// The outcome of an earlier attempt that has left the dedup window; otherwise the send says how far it was looked for.
-    fn look_up(&mut self, send: &mut Send) -> Result<Option<Outcome>, Capacity> {
-        let state = &self.core.read().0;
-        if !state.needs_look_up(send) {
-            return Ok(None);
+    /// A change of a group has no pipeline: it is looked up if its id is old, and an heir is sought if its owner leaves.
+    fn judge_change(&mut self, change: &mut GroupChange) -> Judgement {
+        match self.look_up(change.group, change.actor, change.request) {
+            Ok(LookedUp { found: Some((stored, asked)), .. }) => {
+                let repeated = self.core.read().0.repeated_change(change, stored.seq, asked);
+                return Judgement::Answer(Ok(repeated.unwrap_or_else(Outcome::Refused)));
+            }
+            Ok(LookedUp { checked_upto, .. }) => change.checked_upto = checked_upto,
+            Err(why) => return Judgement::Answer(Err(why)),
         }
-        if !self.look_ups.allows(send.sender, self.clock.now()) {
+        change.heir = seek_heir(&self.core, change);
+        Judgement::Take
+    }
+
+    /// What became of an earlier attempt under an id that has left the dedup window, and how far was looked for it.
+    fn look_up(&mut self, conversation: ConversationId, sender: UserId, id: ClientMsgId) -> Result<LookedUp, Capacity> {
+        let state = &self.core.read().0;
+        if !state.needs_look_up(id) {
+            return Ok(LookedUp { checked_upto: 0, found: None });
+        }
+        if !self.look_ups.allows(sender, self.clock.now()) {
             return Err(Capacity::QueueFull);
         }
-        send.checked_upto = state.checked_upto();
-        let held = state.look_up_old(send.conversation, send.sender, send.client_msg_id);
-        Ok(held.map(|(stored, body_hash)| repeated(send, stored, body_hash)))
+        Ok(LookedUp { checked_upto: state.checked_upto(), found: state.look_up_old(conversation, sender, id) })
     }
 
     /// Hands an entry to Raft; it comes back through its callback.
@@ -329,6 +359,13 @@ impl Making {
         }
         self.push(command);
     }
+}
+
+/// The heir of an owner who leaves. Apply goes on between the steps; what it changes meanwhile it checks itself.
+fn seek_heir(core: &ShardCore, change: &GroupChange) -> UserId {
+    let Some(mut search) = HeirSearch::begin(&core.read().0, change) else { return UserId(0) };
+    while search.step(&core.read().0, HEIR_ROWS_PER_STEP) {}
+    search.heir()
 }
 
 /// What a message is told whose id was accepted before.
