@@ -45,6 +45,7 @@ fn entry(index: u64, conversation: impl Fn(u64) -> ConversationId) -> Arc<TailBa
         records: (0..RECORDS_PER_ENTRY).map(|i| record(pick(i), index)).collect(),
         cursors: Vec::new(),
         outbox_changed: false,
+        sealed: None,
     };
     Arc::new(TailBatch { applied, payload: Bytes::new() })
 }

@@ -3,7 +3,6 @@
 //! What always holds: everything in a row is clipped to what the member may see, so that a leaver learns nothing of what
 //! came after.
 
-use logstore::Unsealed;
 use logstore::id::{ConversationId, ConversationName, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId};
 use sequencer::state::{ConversationRow, MemberRow, ShardState};
 
@@ -32,14 +31,13 @@ struct SeenHead {
 pub(crate) fn look(
     shard: ShardId,
     state: &ShardState,
-    unsealed: &Unsealed,
     id: ConversationId,
     user: UserId,
     member: &MemberRow,
 ) -> Option<Row> {
     let conversation = state.conversation(id)?;
     let visible = Visible::of(member, conversation.last_seq);
-    let head = seen_head(unsealed, id, conversation, &visible);
+    let head = seen_head(conversation, member, &visible);
     let summary = ConversationSummary {
         conversation: id,
         head_seq: head.seq,
@@ -57,21 +55,13 @@ pub(crate) fn look(
         shard,
         last: None,
     };
-    let unread = UnreadSpan::of(id, member, &visible, head.ordinal, unsealed);
+    let unread = UnreadSpan::of(member, &visible, head.ordinal);
     Some(Row { summary, visible, unread })
 }
 
 /// The log time of the newest record a member may see: what lists are sorted by.
-pub(crate) fn seen_time(
-    unsealed: &Unsealed,
-    id: ConversationId,
-    conversation: &ConversationRow,
-    row: &MemberRow,
-) -> TimeMs {
-    if row.is_active() {
-        return conversation.last_time;
-    }
-    seen_head(unsealed, id, conversation, &Visible::of(row, conversation.last_seq)).time
+pub(crate) fn seen_time(conversation: &ConversationRow, row: &MemberRow) -> TimeMs {
+    if row.is_active() { conversation.last_time } else { row.left_at.1 }
 }
 
 /// Whether a member's row has changed after a cursor, as far as the member may know.
@@ -99,11 +89,11 @@ fn member_count(id: ConversationId, conversation: &ConversationRow) -> u32 {
     }
 }
 
-fn seen_head(unsealed: &Unsealed, id: ConversationId, conversation: &ConversationRow, visible: &Visible) -> SeenHead {
+fn seen_head(conversation: &ConversationRow, member: &MemberRow, visible: &Visible) -> SeenHead {
     let seq = visible.head();
     if seq == conversation.last_seq {
         return SeenHead { seq, ordinal: conversation.last_ordinal, time: conversation.last_time };
     }
-    let slot = unsealed.get(id, seq);
-    SeenHead { seq, ordinal: slot.map_or(Ordinal(0), |s| s.ordinal), time: slot.map_or(TimeMs(0), |s| s.time) }
+    let (ordinal, time) = member.left_at;
+    SeenHead { seq, ordinal, time }
 }

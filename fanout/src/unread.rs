@@ -4,8 +4,7 @@
 //! member's own records in that range. Exact while the range holds at most [`EXACT_RECORDS_MAX`] records; beyond it the
 //! ordinal difference is told as it is, own records included: clients show "1000+" there.
 
-use logstore::Unsealed;
-use logstore::id::{ConversationId, Ordinal, SeqId, UserId};
+use logstore::id::{ConversationId, Ordinal, UserId};
 use sequencer::Record;
 use sequencer::state::MemberRow;
 
@@ -26,24 +25,9 @@ pub(crate) struct UnreadSpan {
 
 impl UnreadSpan {
     /// What is above the read cursor of a member who sees `visible`, the last of it at ordinal `head_ordinal`.
-    pub fn of(
-        conversation: ConversationId,
-        row: &MemberRow,
-        visible: &Visible,
-        head_ordinal: Ordinal,
-        unsealed: &Unsealed,
-    ) -> UnreadSpan {
+    pub fn of(row: &MemberRow, visible: &Visible, head_ordinal: Ordinal) -> UnreadSpan {
         let Some(span) = visible.spans().last() else { return UnreadSpan::nothing() };
-        let joined_at = row.intervals.last().map_or(SeqId(0), |i| i.join);
-        let below = if row.read >= span.first {
-            row.read_ordinal
-        } else if span.first <= joined_at.max(SeqId(1)) {
-            row.join_ordinal
-        } else {
-            // visible_from lies inside the interval: the ordinal just below it.
-            let slot = unsealed.get(conversation, SeqId(span.first.0 - 1));
-            slot.map_or(row.join_ordinal, |slot| slot.ordinal)
-        };
+        let below = if row.read >= span.first { row.read_ordinal } else { row.join_ordinal };
         UnreadSpan {
             range: visible.within(span.first.max(row.read.next()), span.last),
             countable: head_ordinal.0.saturating_sub(below.0),
@@ -96,6 +80,7 @@ mod tests {
     use crate::pages::tests::{Listed, block_on, record};
     use crate::visible::tests::member;
     use logstore::RecordKind;
+    use logstore::id::SeqId;
     use proptest::prelude::*;
 
     const ME: UserId = UserId(1);
@@ -140,7 +125,7 @@ mod tests {
             });
             let expected = expected.count() as u64;
             let head_ordinal = ordinal_at(&records, visible.head().0);
-            let span = UnreadSpan::of(ConversationId::group(1), &row, &visible, head_ordinal, &Unsealed::new());
+            let span = UnreadSpan::of(&row, &visible, head_ordinal);
             let source = Listed { records: records.clone(), read_max: 7 };
             prop_assert_eq!(block_on(span.count(ME, ConversationId::group(1), &source)), expected);
             let seen: Vec<Record> = records.into_iter().filter(|r| row.sees(r.head.seq)).collect();
@@ -154,7 +139,7 @@ mod tests {
         let records = conversation(&plan);
         let row = member(&[(1, None)], 0);
         let visible = Visible::of(&row, SeqId(1001));
-        let span = UnreadSpan::of(ConversationId::group(1), &row, &visible, Ordinal(1001), &Unsealed::new());
+        let span = UnreadSpan::of(&row, &visible, Ordinal(1001));
         let source = Listed { records, read_max: 1000 };
         assert_eq!(block_on(span.count(ME, ConversationId::group(1), &source)), 1001);
     }
@@ -163,8 +148,7 @@ mod tests {
     fn records_that_do_not_reach_down_do_not_decide() {
         let records = conversation(&[(false, true), (false, true)]);
         let row = member(&[(1, None)], 0);
-        let span =
-            UnreadSpan::of(ConversationId::group(1), &row, &Visible::of(&row, SeqId(2)), Ordinal(2), &Unsealed::new());
+        let span = UnreadSpan::of(&row, &Visible::of(&row, SeqId(2)), Ordinal(2));
         assert_eq!(span.count_in(ME, &records[1..]), None);
         assert_eq!(span.count_in(ME, &records), Some(2));
     }

@@ -87,7 +87,7 @@ fn non_empty(ends: impl Iterator<Item = (SeqId, SeqId)>) -> SmallVec<[Span; 1]> 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use logstore::id::{LogIndex, Ordinal};
+    use logstore::id::{LogIndex, Ordinal, TimeMs};
     use proptest::prelude::*;
     use sequencer::state::{Interval, Role};
 
@@ -102,6 +102,7 @@ pub(crate) mod tests {
             read: SeqId(0),
             read_ordinal: Ordinal(0),
             join_ordinal: Ordinal(0),
+            left_at: (Ordinal(0), TimeMs(0)),
             changed_at: LogIndex(0),
         }
     }

@@ -10,9 +10,11 @@ pub mod id;
 pub mod io;
 mod journal;
 mod record;
+mod records;
 mod unsealed;
 
 pub use error::{Error, Result};
 pub use journal::{Completion, Entry, EntryKind, Executor, Journal, JournalOptions, Refused, ShardLog, Vote};
 pub use record::{BodyPlace, RecordHead, RecordKind};
+pub use records::Records;
 pub use unsealed::{Slot, Unsealed};

@@ -149,12 +149,14 @@ pub struct Applied {
     pub cursors: Vec<CursorMoved>,
     /// Whether effects were added to or removed from the outbox.
     pub outbox_changed: bool,
+    /// The generation that ended with this entry: all of it belongs to it.
+    pub sealed: Option<u64>,
 }
 
 impl Applied {
     /// An entry that has done nothing yet.
     pub(crate) fn new(shard: ShardId, index: LogIndex, time: TimeMs) -> Applied {
         let (outcomes, records, cursors) = (Vec::new(), Vec::new(), Vec::new());
-        Applied { shard, index, time, outcomes, records, cursors, outbox_changed: false }
+        Applied { shard, index, time, outcomes, records, cursors, outbox_changed: false, sealed: None }
     }
 }

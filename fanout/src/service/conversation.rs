@@ -104,11 +104,11 @@ impl Conversations {
     fn places(&self, user: UserId, with_left: bool) -> Vec<Place> {
         let mut places = Vec::new();
         for shard in self.core.sequencer.shards() {
-            shard.read(|state, unsealed| {
+            shard.read(|state, _| {
                 let rows = state.conversations_of(user).filter(|(_, member)| with_left || member.is_active());
                 places.extend(rows.filter_map(|(conversation, member)| {
                     let row = state.conversation(conversation)?;
-                    Some(Place { time: row::seen_time(unsealed, conversation, row, member), conversation })
+                    Some(Place { time: row::seen_time(row, member), conversation })
                 }));
             });
         }
@@ -118,9 +118,9 @@ impl Conversations {
     /// A row with its newest record and unread count; `None` if the user has none.
     async fn summary(&self, user: UserId, id: ConversationId) -> Result<Option<ConversationSummary>, Fault> {
         let shard = self.core.shard_of(id);
-        let row = shard.read(|state, unsealed| {
+        let row = shard.read(|state, _| {
             let member = state.member(id, user)?;
-            row::look(shard.id(), state, unsealed, id, user, member)
+            row::look(shard.id(), state, id, user, member)
         });
         let Some(Row { mut summary, visible, unread }) = row else { return Ok(None) };
         summary.last = newest(shard, id, &visible).await?;

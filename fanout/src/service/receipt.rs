@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use logstore::Unsealed;
+use logstore::Records;
 use logstore::id::{ConversationId, Ordinal, SeqId, ShardId, UserId};
 use parking_lot::Mutex;
 use sequencer::state::ShardState;
@@ -49,7 +49,7 @@ struct Inner {
 /// Cursors of one shard that are not replicated yet.
 #[derive(Default)]
 struct Pending {
-    cursors: HashMap<(ConversationId, UserId), Noted>,
+    cursors: HashMap<Reader, Noted>,
     /// How many of them have a read cursor: a round with none of them takes nothing.
     reads: usize,
 }
@@ -58,8 +58,12 @@ struct Pending {
 struct Noted {
     delivered: SeqId,
     read: SeqId,
-    read_ordinal: Ordinal,
+    /// `None`: the record is sealed, and its ordinal is read before the move is proposed.
+    read_ordinal: Option<Ordinal>,
 }
+
+/// A member of a conversation.
+type Reader = (ConversationId, UserId);
 
 /// Which of its two cursors a user moves.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,8 +151,7 @@ impl Inner {
     ) -> Result<Option<(ShardId, CursorMoved)>, Fault> {
         named(conversation)?;
         let shard = self.core.shard_of(conversation);
-        let Some(checked) = shard.read(|state, unsealed| check(state, unsealed, user, conversation, seq, which))?
-        else {
+        let Some(checked) = shard.read(|state, held| check(state, held, user, conversation, seq, which))? else {
             return Ok(None);
         };
         let mut pending = self.pending_of(shard.id()).lock();
@@ -184,9 +187,13 @@ impl Inner {
     }
 
     /// Proposes moves; what the shard has no room for now waits for the next round.
-    async fn replicate_on(&self, shard: &Shard, moves: Vec<CursorMove>) {
-        for chunk in moves.chunks(MOVES_PER_COMMAND) {
-            if let Err(capacity) = propose(shard, chunk.to_vec()).await {
+    async fn replicate_on(&self, shard: &Shard, cursors: Vec<(Reader, Noted)>) {
+        for chunk in cursors.chunks(MOVES_PER_COMMAND) {
+            let mut moves = Vec::with_capacity(chunk.len());
+            for &(reader, noted) in chunk {
+                moves.push(cursor_move(shard, reader, noted).await);
+            }
+            if let Err(capacity) = propose(shard, moves).await {
                 tracing::debug!(shard = %shard.id(), ?capacity, "cursors wait for the next round");
                 self.pending_of(shard.id()).lock().put_back(chunk);
             }
@@ -236,7 +243,7 @@ struct Checked {
 /// Whether a member may move its cursor there; `None` if it is there already.
 fn check(
     state: &ShardState,
-    unsealed: &Unsealed,
+    held: &Records,
     user: UserId,
     conversation: ConversationId,
     seq: SeqId,
@@ -251,19 +258,41 @@ fn check(
         Which::Delivered if seq <= member.delivered => return Ok(None),
         Which::Read if seq <= member.read => return Ok(None),
         Which::Delivered => Noted { delivered: seq, ..Noted::default() },
-        Which::Read => Noted { delivered: SeqId(0), read: seq, read_ordinal: ordinal_at(unsealed, conversation, seq) },
+        Which::Read => {
+            let read_ordinal = held.get(conversation, seq).map(|slot| slot.ordinal);
+            Noted { delivered: SeqId(0), read: seq, read_ordinal }
+        }
     };
     let small = is_small(state, conversation);
     Ok(Some(Checked { noted, read: member.read, read_ordinal: member.read_ordinal, small }))
 }
 
-fn ordinal_at(unsealed: &Unsealed, conversation: ConversationId, seq: SeqId) -> Ordinal {
-    unsealed.get(conversation, seq).map_or(Ordinal(0), |slot| slot.ordinal)
+/// The move to propose for what was noted. A read cursor whose record cannot be read now is left out: its device tells
+/// it again.
+async fn cursor_move(shard: &Shard, (conversation, user): Reader, noted: Noted) -> CursorMove {
+    let ordinal = match noted.read_ordinal {
+        Some(ordinal) => Some(ordinal),
+        None if noted.read == SeqId(0) => Some(Ordinal(0)),
+        None => ordinal_at(shard, conversation, noted.read).await,
+    };
+    let read = if ordinal.is_some() { noted.read } else { SeqId(0) };
+    CursorMove { conversation, user, delivered: noted.delivered, read, read_ordinal: ordinal.unwrap_or_default() }
+}
+
+/// The ordinal of a sealed record.
+async fn ordinal_at(shard: &Shard, conversation: ConversationId, seq: SeqId) -> Option<Ordinal> {
+    match shard.history(conversation, seq, seq, 1, usize::MAX).await {
+        Ok(records) => records.first().map(|record| record.head.ordinal),
+        Err(error) => {
+            tracing::warn!(%conversation, %seq, %error, "a read cursor waits: its record cannot be read");
+            None
+        }
+    }
 }
 
 impl Pending {
     /// Merges a move; `false` if it is not above what waits already.
-    fn note(&mut self, key: (ConversationId, UserId), new: Noted) -> Result<bool, Fault> {
+    fn note(&mut self, key: Reader, new: Noted) -> Result<bool, Fault> {
         if self.cursors.len() >= PENDING_MAX && !self.cursors.contains_key(&key) {
             return Err(Fault::later(Code::Busy, "too many cursors are waiting", READ_EVERY));
         }
@@ -277,16 +306,15 @@ impl Pending {
         Ok(is_news)
     }
 
-    fn put_back(&mut self, moves: &[CursorMove]) {
-        for m in moves {
-            let noted = Noted { delivered: m.delivered, read: m.read, read_ordinal: m.read_ordinal };
+    fn put_back(&mut self, cursors: &[(Reader, Noted)]) {
+        for &(reader, noted) in cursors {
             // A full table means that newer cursors came meanwhile; these are told again by their clients.
-            let _ = self.note((m.conversation, m.user), noted);
+            let _ = self.note(reader, noted);
         }
     }
 
     /// What this round replicates: read cursors, and delivered ones when it is their turn.
-    fn take_due(&mut self, delivered_too: bool) -> Vec<CursorMove> {
+    fn take_due(&mut self, delivered_too: bool) -> Vec<(Reader, Noted)> {
         if delivered_too {
             return self.take_all();
         }
@@ -294,17 +322,13 @@ impl Pending {
             return Vec::new();
         }
         self.reads = 0;
-        self.cursors.extract_if(|_, noted| noted.read > SeqId(0)).map(cursor_move).collect()
+        self.cursors.extract_if(|_, noted| noted.read > SeqId(0)).collect()
     }
 
-    fn take_all(&mut self) -> Vec<CursorMove> {
+    fn take_all(&mut self) -> Vec<(Reader, Noted)> {
         self.reads = 0;
-        self.cursors.drain().map(cursor_move).collect()
+        self.cursors.drain().collect()
     }
-}
-
-fn cursor_move(((conversation, user), noted): ((ConversationId, UserId), Noted)) -> CursorMove {
-    CursorMove { conversation, user, delivered: noted.delivered, read: noted.read, read_ordinal: noted.read_ordinal }
 }
 
 #[cfg(test)]
@@ -318,7 +342,7 @@ mod tests {
     }
 
     fn read(seq: u64) -> Noted {
-        Noted { read: SeqId(seq), read_ordinal: Ordinal(seq), ..Noted::default() }
+        Noted { read: SeqId(seq), read_ordinal: Some(Ordinal(seq)), ..Noted::default() }
     }
 
     #[test]
@@ -330,7 +354,8 @@ mod tests {
         assert_eq!(pending.note(KEY, read(2)), Ok(false));
         let due = pending.take_due(false);
         assert_eq!(due.len(), 1);
-        assert_eq!((due[0].delivered, due[0].read, due[0].read_ordinal), (SeqId(5), SeqId(4), Ordinal(4)));
+        let (_, noted) = due[0];
+        assert_eq!((noted.delivered, noted.read, noted.read_ordinal), (SeqId(5), SeqId(4), Some(Ordinal(4))));
         assert!(pending.take_all().is_empty());
     }
 
@@ -349,7 +374,7 @@ mod tests {
         let taken = pending.take_due(false);
         pending.note(KEY, read(6)).unwrap();
         pending.put_back(&taken);
-        assert_eq!(pending.take_due(false)[0].read, SeqId(6));
+        assert_eq!(pending.take_due(false)[0].1.read, SeqId(6));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! What always holds: the rows, the audience and `as_of` are taken at one point of applied state, under the shard's read
 //! lock; everything that is read afterwards lies below that point and never changes.
 
-use logstore::Unsealed;
+use logstore::Records;
 use logstore::id::{ConversationId, ConversationName, LogIndex, SeqId, ShardId};
 use sequencer::Record;
 use sequencer::state::ShardState;
@@ -35,7 +35,7 @@ impl Fence {
     pub fn set(
         shard: ShardId,
         state: &ShardState,
-        unsealed: &Unsealed,
+        held: &Records,
         hub: &mut Hub,
         announcement: Announcement,
         backlog_records: u64,
@@ -46,13 +46,10 @@ impl Fence {
         let mut rows: Vec<(Row, Visible)> = state
             .conversations_of(user)
             .filter(|(id, member)| state.conversation(*id).is_some_and(|c| row::changed_after(c, member, cursor)))
-            .filter_map(|(id, member)| row::look(shard, state, unsealed, id, user, member))
+            .filter_map(|(id, member)| row::look(shard, state, id, user, member))
             .map(|row| {
-                let backlog = if announcement.bodies {
-                    backlog(&row, unsealed, cursor, backlog_records)
-                } else {
-                    Visible::default()
-                };
+                let backlog =
+                    if announcement.bodies { backlog(&row, held, cursor, backlog_records) } else { Visible::default() };
                 (row, backlog)
             })
             .collect();
@@ -94,8 +91,8 @@ fn groups_of(state: &ShardState, announcement: Announcement) -> impl Iterator<It
     })
 }
 
-fn backlog(row: &Row, unsealed: &Unsealed, cursor: LogIndex, records_max: u64) -> Visible {
-    let first = unsealed.first_above(row.summary.conversation, cursor);
+fn backlog(row: &Row, held: &Records, cursor: LogIndex, records_max: u64) -> Visible {
+    let first = held.first_above(row.summary.conversation, cursor);
     let above = first.map_or_else(Visible::default, |first| row.visible.within(first, SeqId(u64::MAX)));
     above.newest(records_max)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use logstore::Unsealed;
+use logstore::Records;
 use logstore::id::{LogIndex, ShardId};
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
@@ -21,7 +21,7 @@ use crate::store::StateSource;
 /// A shard's state and where its applied entries go.
 pub(crate) struct ShardCore {
     shard: ShardId,
-    state: RwLock<(ShardState, Unsealed)>,
+    state: RwLock<(ShardState, Records)>,
     staging: Staging,
     tail: Tail,
     applied: AtomicU64,
@@ -41,7 +41,7 @@ impl ShardCore {
     pub(crate) fn new(shard: ShardId, source: Arc<dyn StateSource>, tail_bytes: usize, seal_bytes: u64) -> ShardCore {
         ShardCore {
             shard,
-            state: RwLock::new((ShardState::new(shard), Unsealed::new())),
+            state: RwLock::new((ShardState::new(shard), Records::new())),
             staging: Staging::new(source),
             tail: Tail::new(tail_bytes),
             applied: AtomicU64::new(0),
@@ -60,7 +60,7 @@ impl ShardCore {
     }
 
     /// Looks at applied state; apply waits meanwhile.
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, (ShardState, Unsealed)> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, (ShardState, Records)> {
         self.state.read()
     }
 
@@ -92,10 +92,13 @@ impl ShardCore {
     /// Applies an entry of commands.
     pub(crate) fn apply(&self, index: LogIndex, payload: &Bytes) -> Arc<TailBatch> {
         let (applied, unsealed_bytes) = {
-            let (state, unsealed) = &mut *self.state.write();
+            let (state, records) = &mut *self.state.write();
             let applied = state.apply(index, payload);
             for record in &applied.records {
-                unsealed.push(&record.head, record.command_offset, record.made_body.clone());
+                records.push(&record.head, record.command_offset, record.made_body.clone());
+            }
+            if let Some(generation) = applied.sealed {
+                records.freeze(generation);
             }
             self.staging.applied(index, state);
             (applied, state.unsealed_bytes())
@@ -125,6 +128,7 @@ impl ShardCore {
             records: Vec::new(),
             cursors: Vec::new(),
             outbox_changed: false,
+            sealed: None,
         };
         Some(self.publish(applied, Bytes::new()))
     }

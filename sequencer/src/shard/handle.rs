@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use logstore::id::{ConnectionId, ConversationId, LogIndex, SeqId, ShardId};
-use logstore::{Journal, Unsealed};
+use logstore::{Journal, Records};
 use tokio::sync::oneshot;
 
 use crate::raft::group::Group;
@@ -53,9 +53,9 @@ impl Shard {
     }
 
     /// Looks at applied state; keep it short, apply waits meanwhile.
-    pub fn read<T>(&self, look: impl FnOnce(&ShardState, &Unsealed) -> T) -> T {
-        let (state, unsealed) = &*self.core.read();
-        look(state, unsealed)
+    pub fn read<T>(&self, look: impl FnOnce(&ShardState, &Records) -> T) -> T {
+        let (state, records) = &*self.core.read();
+        look(state, records)
     }
 
     /// Waits until `look` gives `Some`, asked anew after every applied entry; `None` after `limit`, or when the shard stops.

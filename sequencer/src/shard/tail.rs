@@ -228,6 +228,7 @@ mod tests {
             records: Vec::new(),
             cursors: Vec::new(),
             outbox_changed: false,
+            sealed: None,
         };
         Arc::new(TailBatch { applied, payload: Bytes::from(vec![0; payload_bytes]) })
     }

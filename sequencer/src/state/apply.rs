@@ -1,7 +1,8 @@
 //! How an entry becomes outcomes.
 //!
 //! What always holds: an entry that does not decode changes nothing but the applied index; every command of one that
-//! does gets exactly one outcome; after the commands the window moves and one step of folding is done.
+//! does gets exactly one outcome; after the commands a generation may end, the window moves and one step of folding
+//! is done.
 
 use bytes::Bytes;
 use logstore::RecordHead;
@@ -66,6 +67,9 @@ impl ShardState {
             };
             out.outcomes.push(outcome);
         }
+        if out.sealed.is_some() {
+            self.seal();
+        }
         self.dedup.advance(self.own.time);
         self.fold_step();
     }
@@ -124,7 +128,7 @@ impl ShardState {
                 self.effects(from, incarnation, first, effects, out)
             }
             Command::AckEffects { to, incarnation, upto } => Ok(self.ack_effects(to, incarnation, upto, out)),
-            Command::Seal => Ok(self.seal()),
+            Command::Seal => Ok(self.will_seal(out)),
             Command::Probe => Ok(Outcome::Done),
         };
         done.unwrap_or_else(Outcome::Refused)
@@ -145,7 +149,14 @@ impl ShardState {
         Outcome::Done
     }
 
-    fn seal(&mut self) -> Outcome {
+    /// A `Seal` covers everything up to its own entry, what follows it there included: what is replayed above a segment
+    /// begins with a whole entry.
+    fn will_seal(&self, out: &mut Applied) -> Outcome {
+        out.sealed = Some(self.generation());
+        Outcome::Done
+    }
+
+    fn seal(&mut self) {
         self.dedup.seal(self.own.time);
         self.unsealed_bytes = 0;
         self.conversations.freeze();
@@ -155,7 +166,6 @@ impl ShardState {
         self.relations.freeze();
         self.outboxes.freeze();
         self.inboxes.freeze();
-        Outcome::Done
     }
 
     fn fold_step(&mut self) {

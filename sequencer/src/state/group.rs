@@ -138,7 +138,7 @@ impl ShardState {
             self.join(key.conversation, user, stored.seq, ordinal, out);
         }
         for &user in &body.left {
-            self.leave(key.conversation, user, stored.seq, out);
+            self.leave(key.conversation, user, stored.seq, ordinal, out);
         }
         Outcome::Group { seq: stored.seq, added: body.joined, removed: body.left }
     }
@@ -159,11 +159,12 @@ impl ShardState {
         self.index.enter(group, user);
     }
 
-    fn leave(&mut self, group: ConversationId, user: UserId, seq: SeqId, out: &Applied) {
+    fn leave(&mut self, group: ConversationId, user: UserId, seq: SeqId, ordinal: Ordinal, out: &Applied) {
         let row = self.members.get_mut(&(group, user)).expect("only active members are removed");
         if let Some(interval) = row.intervals.last_mut() {
             interval.end = Some(seq.next());
         }
+        row.left_at = (ordinal, out.time);
         row.role = Role::Member;
         row.changed_at = out.index;
     }

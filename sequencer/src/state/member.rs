@@ -1,7 +1,7 @@
 //! A member's row, and the body of the record that changes it.
 
 use bytes::Bytes;
-use logstore::id::{LogIndex, Ordinal, SeqId, UserId};
+use logstore::id::{LogIndex, Ordinal, SeqId, TimeMs, UserId};
 use smallvec::{SmallVec, smallvec};
 
 use crate::codec;
@@ -51,6 +51,9 @@ pub struct MemberRow {
     pub read_ordinal: Ordinal,
     /// The conversation's ordinal just before the current interval began.
     pub join_ordinal: Ordinal,
+    /// The conversation's ordinal and log time at the last leave record: all that a list shows of what has been left.
+    /// 0 before the first.
+    pub left_at: (Ordinal, TimeMs),
     /// The entry that changed this row last.
     pub changed_at: LogIndex,
 }
@@ -69,6 +72,7 @@ impl MemberRow {
             read: SeqId(0),
             read_ordinal: Ordinal(0),
             join_ordinal: ordinal,
+            left_at: (Ordinal(0), TimeMs(0)),
             changed_at: index,
         }
     }

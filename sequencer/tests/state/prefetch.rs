@@ -64,6 +64,7 @@ fn below() -> Arc<Below> {
         read: SeqId(0),
         read_ordinal: Ordinal(0),
         join_ordinal: Ordinal(0),
+        left_at: (Ordinal(0), TimeMs(0)),
         changed_at: LogIndex(1),
     };
     let rows = [

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use logstore::id::*;
-use logstore::{RecordKind, Unsealed};
+use logstore::{RecordKind, Records};
 use sequencer::state::ShardState;
 use sequencer::{AccountSeed, Applied, Batch, Command, GroupChange, Outcome, Record, TailBatch};
 
@@ -48,7 +48,7 @@ enum Stage {
 
 struct World {
     state: ShardState,
-    unsealed: Unsealed,
+    unsealed: Records,
     records: Vec<Record>,
     log: Vec<Arc<TailBatch>>,
     dispatched: usize,
@@ -65,7 +65,7 @@ impl World {
     fn new() -> World {
         let mut world = World {
             state: ShardState::new(SHARD),
-            unsealed: Unsealed::new(),
+            unsealed: Records::new(),
             records: Vec::new(),
             log: Vec::new(),
             dispatched: 0,
