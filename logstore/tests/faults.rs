@@ -5,14 +5,14 @@
 mod support;
 
 use std::io::ErrorKind;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
 use bytes::Bytes;
 use logstore::id::{LogIndex, ShardId};
 use logstore::io::faulty::{FaultyDisk, Operation, Survives};
 use logstore::{Completion, Error, Executor, Journal, JournalOptions, Refused, Vote};
-use support::{PATIENCE, append, entries, entry, id, open, open_watched, range, read_all, small, vote};
+use support::{PATIENCE, append, entries, entry, id, open, open_watched, purge, range, read_all, small, vote};
 
 fn options() -> JournalOptions {
     JournalOptions { reserve_files: 0, proof_after: PATIENCE, ..small() }
@@ -232,6 +232,61 @@ fn files_are_prepared_where_the_executor_says() {
     assert_eq!(disk.handle().list("journal").unwrap().len(), 3);
     assert!(queue.try_recv().is_err());
     journal.close();
+}
+
+/// An executor that runs its jobs at once, or keeps them.
+#[derive(Clone, Default)]
+struct Jobs(Arc<Mutex<Option<Vec<Job>>>>);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+impl Jobs {
+    fn executor(&self) -> Executor {
+        let jobs = self.clone();
+        Executor::new(move |job| match &mut *jobs.0.lock().unwrap() {
+            Some(kept) => kept.push(job),
+            None => job(),
+        })
+    }
+
+    fn keep(&self) {
+        *self.0.lock().unwrap() = Some(Vec::new());
+    }
+
+    fn run(&self) {
+        let kept = self.0.lock().unwrap().take().unwrap();
+        kept.into_iter().for_each(|job| job());
+    }
+}
+
+#[test]
+fn a_recycling_step_that_fails_leaves_no_gap_that_the_next_start_takes_for_a_missing_file() {
+    for operation in [Operation::Rename, Operation::SyncDir, Operation::Remove] {
+        let (disk, jobs) = (FaultyDisk::new(), Jobs::default());
+        let options = || JournalOptions { reserve_files: 2, executor: jobs.executor(), ..options() };
+        let journal = open(&disk.handle(), options()).unwrap();
+        for index in 1..200 {
+            append(&journal, 1, vec![entry(1, index, 1, 2000)]).unwrap();
+        }
+        jobs.keep();
+        // One more file is begun, so that the reserve wants a file.
+        append(&journal, 1, entries(1, 200..240, 1, 1000)).unwrap();
+        purge(&journal, 1, id(238, 1)).unwrap();
+        disk.fail(operation, 1, ErrorKind::Other);
+        jobs.run();
+        // What is tried again goes well.
+        append(&journal, 1, vec![entry(1, 240, 1, 2000)]).unwrap();
+        purge(&journal, 1, id(239, 1)).unwrap();
+        // The active one, the reserve, and as many to be recycled.
+        until(&format!("{operation:?}: the job's end"), || disk.handle().list("journal").unwrap().len() <= 1 + 2 + 2);
+        journal.check_room(1).unwrap();
+        journal.close();
+        for survives in [Survives::Nothing, Survives::Everything] {
+            let journal = open(&disk.crash(survives).handle(), options())
+                .unwrap_or_else(|error| panic!("{operation:?}, {survives:?}: {error}"));
+            assert_eq!(read_all(&journal, 1, 240..241).unwrap(), entries(1, 240..241, 1, 2000));
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Ready files: made, zero-written and synced (or recycled) before they are needed.
 //!
-//! What always holds: at most one job prepares files; files are used in the order of their numbers and
-//! recycled oldest first; a file has its final name only once header, content and names are synced. While a
+//! What always holds: at most one job prepares files; files are used in the order of their numbers and give up
+//! their names oldest first, whatever fails (one that stayed while a younger one went would be a gap in the chain);
+//! a file has its final name only once header, content and names are synced. While a
 //! reserve file is missing and could not be made, [`Files::has_room`] says no: space is certain before anything is accepted,
 //! so the writer never meets a full disk.
 
@@ -30,13 +31,21 @@ pub(crate) struct Files {
     /// Ready to be written, in order.
     pub ready: VecDeque<ReadyFile>,
     /// Files nobody needs any more, oldest first.
-    pub retired: VecDeque<(u32, Arc<dyn DataFile>)>,
+    pub retired: VecDeque<Retired>,
     /// The number of the next file to be made.
     pub next_number: u32,
     /// Why the last attempt to make a file failed, until one succeeds.
     pub failure: Option<String>,
+    /// Whether names were changed and could not be synced: that comes first.
+    pub unsynced_names: bool,
     /// Whether a job is at work.
     pub preparing: bool,
+}
+
+/// A file nobody needs any more, under its name still.
+pub(crate) struct Retired {
+    number: u32,
+    file: Arc<dyn DataFile>,
 }
 
 /// A file that can be written at once.
@@ -57,34 +66,52 @@ impl Files {
         let mut gone: Vec<u32> = self.used.keys().copied().filter(|number| *number < needed).collect();
         gone.sort_unstable();
         for number in gone {
-            self.retired.extend(self.used.remove(&number).map(|file| (number, file)));
+            self.retired.extend(self.used.remove(&number).map(|file| Retired { number, file }));
         }
+    }
+
+    /// Whether nothing is to be done.
+    fn is_complete(&self, reserve: usize) -> bool {
+        self.ready.len() >= reserve && self.retired.len() <= reserve && !self.unsynced_names
     }
 
     /// What is to be done to have `reserve` files ready. As many retired ones are kept: to recycle a file costs
     /// two syncs, to make one costs writing all of it.
     fn next_step(&mut self, reserve: usize) -> Option<Step> {
-        if self.ready.len() < reserve {
+        if self.unsynced_names {
+            Some(Step::SyncNames)
+        } else if self.ready.len() < reserve {
             let retired = self.take_retired();
             let number = take_number(self);
             Some(match retired {
-                Some((old, file)) => Step::Recycle { number, old, file },
+                Some(old) => Step::Recycle { number, old },
                 None => Step::Create { number },
             })
         } else if self.retired.len() > reserve {
-            self.take_retired().map(|(old, _)| Step::Remove { old })
+            self.take_retired().map(|old| Step::Remove { old })
         } else {
             None
         }
     }
 
     /// The oldest retired file, once its last reader is gone.
-    fn take_retired(&mut self) -> Option<(u32, Arc<dyn DataFile>)> {
-        let (_, file) = self.retired.front()?;
-        if Arc::strong_count(file) > 1 {
+    fn take_retired(&mut self) -> Option<Retired> {
+        let oldest = self.retired.front()?;
+        if Arc::strong_count(&oldest.file) > 1 {
             return None;
         }
         self.retired.pop_front()
+    }
+
+    fn note(&mut self, failed: Failed) {
+        if self.failure.is_none() {
+            tracing::error!(error = %failed.error, "no further journal file can be made");
+        }
+        self.failure = Some(failed.error.to_string());
+        self.unsynced_names |= failed.unsynced_names;
+        if let Some(kept) = failed.kept {
+            self.retired.push_front(kept);
+        }
     }
 }
 
@@ -93,8 +120,11 @@ pub(crate) fn top_up(shared: &Arc<Shared>) {
     {
         let mut state = shared.state.lock();
         let reserve = shared.options.reserve_files;
-        let idle = state.files.ready.len() >= reserve && state.files.retired.len() <= reserve;
-        if state.files.preparing || idle || state.running().is_err() {
+        if state.files.preparing || state.running().is_err() {
+            return;
+        }
+        if state.files.is_complete(reserve) {
+            state.files.failure = None;
             return;
         }
         state.files.preparing = true;
@@ -118,27 +148,36 @@ struct Job {
 /// One thing the job does.
 enum Step {
     Create { number: u32 },
-    Recycle { number: u32, old: u32, file: Arc<dyn DataFile> },
-    Remove { old: u32 },
+    Recycle { number: u32, old: Retired },
+    Remove { old: Retired },
+    SyncNames,
+}
+
+/// A step that failed, and what has to be done about it.
+struct Failed {
+    error: Box<Error>,
+    /// The file that was to go and still has its name.
+    kept: Option<Retired>,
+    unsynced_names: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed { error: Box::new(error), kept: None, unsynced_names: false }
+    }
 }
 
 impl Job {
     fn run(mut self) {
         while let Some(step) = self.next() {
             let result = step.run(&self.shared);
-            let mut state = self.shared.state.lock();
+            let files = &mut self.shared.state.lock().files;
             match result {
                 Ok(ready) => {
-                    state.files.failure = None;
-                    state.files.ready.extend(ready);
+                    files.failure = None;
+                    files.ready.extend(ready);
                 }
-                Err(error) => {
-                    if state.files.failure.is_none() {
-                        tracing::error!(%error, "no further journal file can be made");
-                    }
-                    state.files.failure = Some(error.to_string());
-                    return;
-                }
+                Err(failed) => return files.note(failed),
             }
             self.shared.files_changed.notify_all();
         }
@@ -173,59 +212,86 @@ pub(crate) fn take_number(files: &mut Files) -> u32 {
 }
 
 impl Step {
-    fn run(self, shared: &Shared) -> Result<Option<ReadyFile>> {
-        let disk = &*shared.disk;
+    fn run(self, shared: &Shared) -> std::result::Result<Option<ReadyFile>, Failed> {
         match self {
-            Step::Create { number } => {
-                let result = create(shared, number, || shared.state.lock().running());
-                if result.is_err() {
-                    // Best effort: what is left is removed at the next start.
-                    let _ = disk.remove(&file::preparing_path(number));
-                }
-                result.map(Some)
-            }
-            Step::Recycle { number, old, file } => {
-                let from = file::path(old);
-                if file.len().context("measure", &from)? != shared.options.file_bytes {
-                    return Step::Remove { old }.run(shared);
-                }
-                recycle(shared, number, &from, file).map(Some)
-            }
-            Step::Remove { old } => {
-                let path = file::path(old);
-                disk.remove(&path).context("remove", &path)?;
-                disk.sync_dir(DIRECTORY).context("sync", DIRECTORY)?;
+            Step::Create { number } => Ok(create(shared, number, || shared.state.lock().running()).map(Some)?),
+            Step::Recycle { number, old } => match old.file.len().context("measure", &file::path(old.number)) {
+                Ok(len) if len == shared.options.file_bytes => recycle(shared, number, old).map(Some),
+                Ok(_) => remove(shared, old).map(|()| None),
+                Err(error) => Err(Failed { kept: Some(old), ..error.into() }),
+            },
+            Step::Remove { old } => remove(shared, old).map(|()| None),
+            Step::SyncNames => {
+                sync_names(shared)?;
+                shared.state.lock().files.unsynced_names = false;
                 Ok(None)
             }
         }
     }
 }
 
+fn remove(shared: &Shared, old: Retired) -> std::result::Result<(), Failed> {
+    give_up_name(old, "remove", |path| shared.disk.remove(path))?;
+    sync_names(shared)
+}
+
+/// The names first, durably: a file that is found under its old name still has its old content.
+fn recycle(shared: &Shared, number: u32, old: Retired) -> std::result::Result<ReadyFile, Failed> {
+    let to = file::preparing_path(number);
+    let file = give_up_name(old, "rename", |path| shared.disk.rename(path, &to))?;
+    let made = sync_names(shared).and_then(|()| Ok(finish(shared, number, file)?));
+    made.inspect_err(|_| remove_draft(shared, number))
+}
+
+/// After an error the file is kept, to be tried again before a younger one goes; unless it has no name any more.
+fn give_up_name(
+    old: Retired,
+    operation: &'static str,
+    change: impl FnOnce(&str) -> io::Result<()>,
+) -> std::result::Result<Arc<dyn DataFile>, Failed> {
+    let path = file::path(old.number);
+    match change(&path) {
+        Ok(()) => Ok(old.file),
+        Err(source) => {
+            let kept = (source.kind() != io::ErrorKind::NotFound).then_some(old);
+            Err(Failed { kept, ..Error::Io { operation, path, source }.into() })
+        }
+    }
+}
+
+fn sync_names(shared: &Shared) -> std::result::Result<(), Failed> {
+    let synced = shared.disk.sync_dir(DIRECTORY).context("sync", DIRECTORY);
+    synced.map_err(|error| Failed { unsynced_names: true, ..error.into() })
+}
+
+/// Best effort: what is left of a file that could not be finished is removed at the next start.
+fn remove_draft(shared: &Shared, number: u32) {
+    let _ = shared.disk.remove(&file::preparing_path(number));
+}
+
 /// Makes a file of zeros; ends early once `go_on` says so.
 fn create(shared: &Shared, number: u32, go_on: impl Fn() -> io::Result<()>) -> Result<ReadyFile> {
     let path = file::preparing_path(number);
     let file = shared.disk.create(&path).context("create", &path)?;
+    let made = write_zeros(shared, &*file, &path, go_on).and_then(|()| finish(shared, number, file));
+    made.inspect_err(|_| remove_draft(shared, number))
+}
+
+fn write_zeros(shared: &Shared, file: &dyn DataFile, path: &str, go_on: impl Fn() -> io::Result<()>) -> Result<()> {
     let file_bytes = shared.options.file_bytes;
-    file.allocate(file_bytes).context("take space for", &path)?;
+    file.allocate(file_bytes).context("take space for", path)?;
     let zeros = vec![0; ZERO_STEP_BYTES];
     let mut offset = FILE_HEAD;
     while offset < file_bytes {
         let step = (file_bytes - offset).min(ZERO_STEP_BYTES as u64);
-        file.write_at(&zeros[..step as usize], offset).context("write", &path)?;
+        file.write_at(&zeros[..step as usize], offset).context("write", path)?;
         offset += step;
         if (offset / ZERO_STEP_BYTES as u64).is_multiple_of(ZERO_SYNC_STEPS) {
-            file.sync_data().context("sync", &path)?;
-            go_on().context("finish", &path)?;
+            file.sync_data().context("sync", path)?;
+            go_on().context("finish", path)?;
         }
     }
-    finish(shared, number, file)
-}
-
-/// The names first, durably: a file that is found under its old name still has its old content.
-fn recycle(shared: &Shared, number: u32, from: &str, file: Arc<dyn DataFile>) -> Result<ReadyFile> {
-    shared.disk.rename(from, &file::preparing_path(number)).context("rename", from)?;
-    shared.disk.sync_dir(DIRECTORY).context("sync", DIRECTORY)?;
-    finish(shared, number, file)
+    Ok(())
 }
 
 /// Writes the header, syncs, gives the final name.
