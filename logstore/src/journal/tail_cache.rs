@@ -19,8 +19,12 @@ pub(crate) struct TailCache {
     shards: HashMap<ShardId, VecDeque<Entry>>,
     /// The appends still cached, oldest first: whose entries go when room is needed.
     order: VecDeque<Append>,
+    entries: usize,
     bytes: usize,
 }
+
+/// So many appends whose entries are gone are remembered at least, so that forgetting them costs little each.
+const GONE_APPENDS_MIN: usize = 64;
 
 struct Append {
     shard: ShardId,
@@ -34,8 +38,28 @@ impl TailCache {
         let tail = self.shards.entry(shard).or_default();
         debug_assert!(tail.back().is_none_or(|back| back.id.index.next() == entries[0].id.index));
         self.bytes += entries.iter().map(weight).sum::<usize>();
+        self.entries += entries.len();
         tail.extend(entries.iter().cloned());
         self.order.push_back(Append { shard, last: last.id.index });
+        if self.order.len() > 2 * self.entries + GONE_APPENDS_MIN {
+            self.forget_gone_appends();
+        }
+    }
+
+    /// Leaves one append at most for each entry: those whose entries were purged or truncated go.
+    fn forget_gone_appends(&mut self) {
+        let (shards, mut covered) = (&self.shards, HashMap::<ShardId, LogIndex>::new());
+        self.order.retain(|append| {
+            let Some((front, back)) = shards.get(&append.shard).and_then(|tail| tail.front().zip(tail.back())) else {
+                return false;
+            };
+            let last = append.last.min(back.id.index);
+            let holds = last >= front.id.index && covered.get(&append.shard).is_none_or(|covered| *covered < last);
+            if holds {
+                covered.insert(append.shard, last);
+            }
+            holds
+        });
     }
 
     /// The entries of `range` from its first on, up to about `bytes_max`, at least one. `None` if the first
@@ -67,6 +91,7 @@ impl TailCache {
         let Some(tail) = self.shards.get_mut(&shard) else { return };
         while tail.back().is_some_and(|entry| entry.id.index >= index) {
             self.bytes -= tail.pop_back().as_ref().map_or(0, weight);
+            self.entries -= 1;
         }
     }
 
@@ -75,6 +100,7 @@ impl TailCache {
         let Some(tail) = self.shards.get_mut(&shard) else { return };
         while tail.front().is_some_and(|entry| entry.id.index <= index) {
             self.bytes -= tail.pop_front().as_ref().map_or(0, weight);
+            self.entries -= 1;
         }
     }
 
@@ -89,6 +115,7 @@ impl TailCache {
                     return;
                 }
                 self.bytes -= weight(front);
+                self.entries -= 1;
                 out.extend(tail.pop_front());
             }
             self.order.pop_front();
@@ -144,6 +171,21 @@ mod tests {
         assert_eq!(out.len(), 6);
         cache.evict(0, |_, _| true, &mut out);
         assert_eq!((cache.first(SHARD), cache.bytes), (None, 0));
+    }
+
+    #[test]
+    fn what_is_purged_or_truncated_leaves_nothing_behind() {
+        let (mut cache, mut out) = (TailCache::default(), Vec::new());
+        cache.push(ShardId(2), &entries(1..2));
+        for index in 1..10_000 {
+            cache.push(SHARD, &entries(index..index + 1));
+            cache.purge_upto(SHARD, LogIndex(index.saturating_sub(3)));
+            cache.push(ShardId(2), &entries(2..3));
+            cache.truncate_from(ShardId(2), LogIndex(2));
+        }
+        assert!(cache.order.len() < 100, "{} appends remembered for 4 entries", cache.order.len());
+        cache.evict(0, |_, _| true, &mut out);
+        assert_eq!((cache.bytes, cache.entries), (0, 0));
     }
 
     #[test]
