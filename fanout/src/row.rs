@@ -1,7 +1,7 @@
 //! A conversation as one member sees it, made from applied state at one index.
 //!
 //! What always holds: everything in a row is clipped to what the member may see, so that a leaver learns nothing of what
-//! came after.
+//! came after; how many members there are is for members to know.
 
 use logstore::id::{ConversationId, ConversationName, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId};
 use sequencer::state::{ConversationRow, MemberRow, ShardState};
@@ -50,7 +50,7 @@ pub(crate) fn look(
         visible_from: member.visible_from,
         title: conversation.group.as_ref().map_or_else(String::new, |g| g.name.clone()),
         peer: peer_of(id, user),
-        member_count: member_count(id, conversation),
+        member_count: if member.is_active() { member_count(id, conversation) } else { 0 },
         as_of: state.applied(),
         shard,
         last: None,

@@ -37,7 +37,7 @@ pub struct ConversationSummary {
     pub title: String,
     /// The other one of a 1:1.
     pub peer: UserId,
-    /// Members now.
+    /// Members now; 0 for who is none any more.
     pub member_count: u32,
     /// The index this row is as of.
     pub as_of: LogIndex,

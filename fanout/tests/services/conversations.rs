@@ -60,6 +60,30 @@ async fn what_was_left_is_listed_when_asked_for_as_it_was_then() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_left_does_not_learn_how_many_came_or_went_later() {
+    let world = World::new().await;
+    let [ann, ben, cam, dee] = world.users(["ann", "ben", "cam", "dee"]).await;
+    let groups = &world.services.groups;
+    let group = world.group(ann, &[ben, cam]).await;
+    let (left, removed) = (ben, cam);
+    groups.leave(left, group, id_now()).await.unwrap();
+    groups.remove(ann, group, vec![removed], id_now()).await.unwrap();
+    let shown = async |user| {
+        let listed = world.services.conversations.list(user, 0, &[], true).await.unwrap().items;
+        let attached = world.attach(user, world.connection()).await.into_iter().flat_map(|answer| answer.rows);
+        let rows: Vec<_> = listed.into_iter().chain(attached).map(|row| (row.active, row.member_count)).collect();
+        assert_eq!((rows.len(), rows[0]), (2, rows[1]), "a list and an attach answer tell the same");
+        rows[0]
+    };
+    assert_eq!((shown(left).await, shown(removed).await), ((false, 0), (false, 0)));
+    groups.add(ann, group, vec![dee], id_now()).await.unwrap();
+    assert_eq!((shown(left).await, shown(removed).await), ((false, 0), (false, 0)));
+    assert_eq!((shown(ann).await, shown(dee).await), ((true, 2), (true, 2)));
+    groups.add(ann, group, vec![left], id_now()).await.unwrap();
+    assert_eq!(shown(left).await, (true, 3));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unread_counts_others_messages_above_the_read_cursor() {
     let world = World::new().await;
     let [ann, ben] = world.users(["ann", "ben"]).await;

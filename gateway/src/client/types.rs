@@ -182,7 +182,7 @@ pub struct Conversation {
     pub title: String,
     /// The other one of a 1:1; 0: a group.
     pub peer: UserId,
-    /// Members now.
+    /// Members now; 0: told to members only.
     pub member_count: u32,
     /// The index this row is as of.
     pub as_of: u64,
