@@ -277,6 +277,52 @@ async fn a_hole_is_read_before_what_follows_and_the_next_hello_says_how_far_it_w
     assert_eq!(seqs(&until(&mut session, |event| *event == Event::CaughtUp).await), [5, 6]);
 }
 
+/// A session that was told record 1 and then record 3 up to step 9, and the read of what is between.
+async fn reading_a_hole() -> (Session, Peer, TcpListener, u32) {
+    let (mut session, mut peer, listener) = session(options(), 0).await;
+    peer.deliver(&[1], 1).await;
+    peer.caught_up(1).await;
+    until(&mut session, |event| *event == Event::CaughtUp).await;
+    peer.deliver(&[3], 9).await;
+    let (id, query) = peer.expect::<proto::History>(Operation::History).await;
+    assert_eq!((query.from_seq, query.to_seq), (2, 2));
+    (session, peer, listener, id)
+}
+
+#[tokio::test]
+async fn a_read_that_the_server_fails_at_is_asked_again_and_nothing_is_taken_for_hidden() {
+    for code in [500, 400] {
+        let (mut session, mut peer, _listener, id) = reading_a_hole().await;
+        peer.refuse(Operation::History, id, code).await;
+        let (id, query) = peer.expect::<proto::History>(Operation::History).await;
+        assert_eq!((query.from_seq, query.to_seq), (2, 2));
+        let page = proto::HistoryReply { records: vec![record(2)], head_seq: 3, next_from_seq: 0 };
+        peer.answer(Operation::History, id, &page).await;
+        assert_eq!(seqs(&until(&mut session, told(9)).await), [2, 3], "after code {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_is_refused_as_wrong_ends_the_connection_and_nothing_is_taken_for_hidden() {
+    let (mut session, mut peer, listener, id) = reading_a_hole().await;
+    peer.refuse(Operation::History, id, 310).await;
+    let mut peer = Peer::accept(&listener).await;
+    let hello = peer.greet(0).await;
+    assert_eq!(hello.cursor.unwrap().steps, [proto::CursorStep { slot: 0, value: 1 }]);
+    peer.deliver(&[2, 3], 9).await;
+    peer.caught_up(9).await;
+    let events = until(&mut session, |event| *event == Event::CaughtUp).await;
+    assert_eq!(seqs(&events), [2, 3]);
+    assert!(events.iter().any(|event| matches!(event, Event::Offline { error: Error::Refused(_), .. })));
+}
+
+#[tokio::test]
+async fn what_the_server_will_not_show_is_passed_over() {
+    let (mut session, mut peer, _listener, id) = reading_a_hole().await;
+    peer.refuse(Operation::History, id, 302).await;
+    assert_eq!(seqs(&until(&mut session, told(9)).await), [3]);
+}
+
 #[tokio::test]
 async fn own_messages_take_their_place_among_those_of_others() {
     let (mut session, mut peer, _listener) = session(options(), 0).await;

@@ -381,9 +381,8 @@ impl Inbox {
         thread.belong_to(slot, &mut self.slots);
         match self.backlog {
             Backlog::Skip if is_new && !self.past_is_over => thread.next = row.head.0 + 1,
-            // It began while this device was away: none of it is the past that was to be skipped.
-            Backlog::Skip if is_new => thread.next = row.visible_from.0.max(1),
-            Backlog::All if is_new => thread.next = row.visible_from.0.max(1),
+            // Skipping, it began while this device was away: none of it is the past that was to be skipped.
+            Backlog::Skip | Backlog::All if is_new => thread.next = row.visible_from.0.max(1),
             _ => {}
         }
         self.slots.entry(slot).or_default().rows.push((row.conversation, row.visible_from.0));

@@ -256,6 +256,63 @@ fn skipping_the_backlog_completes_what_is_known_and_only_that() {
     assert_eq!(seqs(&out), [(1, 2), (1, 3), (2, 51)]);
 }
 
+/// An inbox that skipped conversation 1 up to record 3 and was told everything up to index 10; then its connection ended,
+/// and another stands.
+fn skipped_and_back() -> Inbox {
+    let mut inbox = attached_inbox(Backlog::Skip, &Progress::default());
+    let mut out = Vec::new();
+    inbox.attached(vec![row(1, 3, 10)], 0, &mut out);
+    inbox.caught_up(step(10), true, 0, &mut out);
+    assert_eq!((seqs(&out), out.last()), (vec![], Some(&Event::CaughtUp)));
+    inbox.connected(ME, &Bytes::from_static(b"h"));
+    inbox
+}
+
+#[test]
+fn a_conversation_that_began_while_the_device_was_away_is_not_the_past_that_was_skipped() {
+    let mut inbox = skipped_and_back();
+    let mut out = Vec::new();
+    inbox.attached(vec![row(1, 4, 20), row(2, 3, 20)], 0, &mut out);
+    inbox.caught_up(step(20), true, 0, &mut out);
+    let mut fills: Vec<_> = std::iter::from_fn(|| inbox.take_fill(0)).collect();
+    fills.sort_by_key(|fill| fill.conversation);
+    let ranges: Vec<_> = fills.iter().map(|fill| (fill.conversation, fill.from.0, fill.to.0)).collect();
+    assert_eq!(ranges, [(conversation(1), 4, 4), (conversation(2), 1, 3)]);
+    inbox.filled(fills[0], page(1, 4..=4, 4), 0, &mut out).unwrap();
+    inbox.filled(fills[1], page(2, 1..=3, 3), 0, &mut out).unwrap();
+    assert_eq!(seqs(&out), [(1, 4), (2, 1), (2, 2), (2, 3)]);
+    assert_eq!((out.last(), told(&inbox)), (Some(&Event::CaughtUp), 20));
+}
+
+#[test]
+fn a_conversation_that_began_while_the_device_was_away_is_whole_also_when_a_record_tells_of_it_first() {
+    let mut inbox = skipped_and_back();
+    let mut out = Vec::new();
+    inbox.deliver(vec![record(2, 2)], Some(step(21)), 0, &mut out);
+    inbox.caught_up(step(21), true, 0, &mut out);
+    assert_eq!((seqs(&out), told(&inbox)), (vec![], 10));
+    let fill = inbox.take_fill(GRACE).unwrap();
+    assert_eq!((fill.conversation, fill.from, fill.to), (conversation(2), SeqId(1), SeqId(1)));
+    inbox.filled(fill, page(2, 1..=1, 2), GRACE, &mut out).unwrap();
+    assert_eq!((seqs(&out), told(&inbox)), (vec![(2, 1), (2, 2)], 21));
+}
+
+#[test]
+fn a_wide_hole_is_read_in_steps_that_no_server_finds_absurd() {
+    let mut inbox = settled();
+    let mut out = Vec::new();
+    inbox.attached(vec![row(1, 25_000, 20)], 0, &mut out);
+    inbox.caught_up(step(20), true, 0, &mut out);
+    let mut asked = Vec::new();
+    while let Some(fill) = inbox.take_fill(0) {
+        asked.push((fill.from.0, fill.to.0));
+        inbox.filled(fill, page(1, fill.from.0..=fill.to.0, 25_000), 0, &mut out).unwrap();
+    }
+    assert_eq!(asked, [(4, 10_003), (10_004, 20_003), (20_004, 25_000)]);
+    assert_eq!(seqs(&out), (4..=25_000).map(|seq| (1, seq)).collect::<Vec<_>>());
+    assert_eq!(told(&inbox), 20);
+}
+
 #[test]
 fn what_is_held_is_bounded_and_read_again() {
     let mut inbox = settled();
