@@ -104,3 +104,24 @@ async fn lives_of_an_outbox_are_counted_whatever_the_history() {
         assert_eq!(lives(&world.restart().await), [1; 4], "a restart goes on with the same life");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn effects_that_their_target_does_not_apply_are_tried_again_later_and_not_at_once() {
+    let world = World::new(options()).await;
+    let name = "ann";
+    let sender = world.shard_of(name_home(name)).clone();
+    // Every shard knows the sender of a later life already: what the living one sends is dropped.
+    for shard in world.sequencer.shards() {
+        let later = Command::Effects { from: sender.id(), incarnation: u64::MAX, first: 1, effects: Vec::new() };
+        assert_eq!(shard.execute(later).await.unwrap(), Outcome::Effects { last: 0 });
+    }
+    world.claim(name).await;
+    let entries = || -> u64 { world.sequencer.shards().iter().map(|shard| shard.status().last_index.0).sum() };
+    let (before, probes) = (entries(), 300);
+    for _ in 0..probes {
+        sender.probe().await.unwrap();
+    }
+    let others = entries() - before - probes;
+    assert!(others < 40, "{others} entries to carry one effect in vain");
+    assert_eq!(sender.read(|state, _| state.outbox_targets().len()), 1, "it still waits");
+}

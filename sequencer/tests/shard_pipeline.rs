@@ -212,6 +212,28 @@ async fn an_owner_who_leaves_is_followed_by_the_longest_standing_member() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_falls_behind_the_logs_time_refuses_nobody() {
+    let start = 1_800_000_000_000;
+    let clock = Arc::new(Hand(AtomicU64::new(start)));
+    let world = World::with_clock(SequencerOptions { shards: 1, ..options() }, clock.clone()).await;
+    let group = world.group(1, &[10]).await;
+    let shard = world.shard_of(group);
+    for _ in 0..2 {
+        clock.0.fetch_add(200_000, Ordering::Relaxed);
+        world.send(text_with_id(group, 10, "now", id_at(clock.now()))).await;
+        shard.execute(Command::Seal).await.unwrap();
+    }
+    // By this clock an id of now is fresh; by the log's time it is from before the dedup window.
+    clock.0.fetch_sub(180_000, Ordering::Relaxed);
+    let late = text_with_id(group, 10, "late", id_at(clock.now()));
+    assert!(shard.read(|state, _| state.needs_look_up(late.client_msg_id)));
+    let results = proposed(shard, vec![late.clone(), text_with_id(group, 10, "later", id_at(clock.now()))], vec![]);
+    assert_eq!(short(&results), ["4", "5"]);
+    let again = proposed(shard, vec![late], vec![slot(7, 1, 1)]);
+    assert!(matches!(again[0], Ok(Outcome::Sent(Stored { seq: SeqId(4), duplicate: true, .. }))), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_generation_is_sealed_by_itself() {
     let world = World::new(SequencerOptions { seal_bytes: 50_000, ..options() }).await;
     let group = world.group(1, &[10]).await;

@@ -166,3 +166,6 @@ impl Queue {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;
