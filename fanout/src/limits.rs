@@ -91,6 +91,6 @@ limits! {
     requests_in_flight: 1024, "requests", "reading from the connection pauses";
     /// Password hashes waiting for the pool.
     password_queue: 64, "requests", "busy";
-    /// Bytes of records held for one connection between announcement and answer.
-    attach_hold_bytes: 1048576, "bytes", "the connection announces itself again";
+    /// Bytes of records held for one connection, over all shards, between announcements and their answers.
+    attach_hold_bytes: 1048576, "bytes", "the shard whose records do not fit is announced again";
 }

@@ -144,6 +144,11 @@ impl Node {
         &self.parts.services
     }
 
+    /// The shards, for whoever looks at them from inside.
+    pub fn sequencer(&self) -> &Arc<Sequencer> {
+        &self.parts.sequencer
+    }
+
     /// Tells clients to go, finishes what is in flight, stops. Everything acknowledged is synced already.
     pub async fn drain(self) {
         let Node { config, parts, front, accepting, lock, .. } = self;

@@ -4,14 +4,19 @@
 
 mod raw;
 
+use std::path::Path;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fanout::Code;
+use gateway::node::Node;
 use gateway::wire::operation::Operation;
 use gateway::wire::proto;
+use logstore::id::ConversationId;
 use prost::Message;
 use raw::{Raw, Told, hello, new_id, open, register, start, start_with, text_message, texts};
+use sequencer::Shard;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_people_talk_and_everything_is_there_after_a_restart() {
@@ -145,6 +150,99 @@ async fn every_device_gets_each_message_once_and_a_cursor_brings_what_was_missed
     assert_eq!(missed.rows.iter().map(|row| row.head_seq).max(), Some(50));
     let (_new, all) = Raw::attached(&node, &ben.access_token, None).await;
     assert_eq!(all.texts(&chat), expected);
+    node.drain().await;
+}
+
+/// Keeps a shard from applying anything, until what this gives is dropped.
+fn halt(shard: &Arc<Shard>) -> mpsc::Sender<()> {
+    let (halted, is_halted) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let shard = Arc::clone(shard);
+    std::thread::spawn(move || {
+        shard.read(|_, _| {
+            halted.send(()).unwrap();
+            let _ = released.recv();
+        });
+    });
+    is_halted.recv().unwrap();
+    release
+}
+
+/// Two groups of one shard and one of another, made by somebody with one more member.
+async fn three_groups(node: &Node, raw: &mut Raw, member: u64) -> [Bytes; 3] {
+    let shard_of = |group: &Bytes| node.sequencer().shard_of(ConversationId::from_bytes(group[..].try_into().unwrap()));
+    let mut groups: Vec<Bytes> = Vec::new();
+    loop {
+        let create = proto::CreateGroup { name: "walks".into(), members: vec![member], request_id: new_id() };
+        groups.push(raw.ask::<proto::GroupReply>(Operation::CreateGroup, &create).await.unwrap().conversation);
+        let beside = |a: &Bytes| groups.iter().find(|b| a != *b && Arc::ptr_eq(shard_of(a), shard_of(b)));
+        let apart = |a: &Bytes| groups.iter().find(|b| !Arc::ptr_eq(shard_of(a), shard_of(b)));
+        let found = groups.iter().find_map(|a| Some([a.clone(), beside(a)?.clone(), apart(a)?.clone()]));
+        if let Some(found) = found {
+            return found;
+        }
+    }
+}
+
+/// A device whose message to `mine` is stored, and to which a later one of `theirs` was told, before it has its ack.
+struct Unanswered {
+    node: Node,
+    token: String,
+    device: Raw,
+    told: Told,
+    mine: Bytes,
+    theirs: Bytes,
+    send: u32,
+    /// Dropped: the ack comes.
+    halted: mpsc::Sender<()>,
+}
+
+impl Unanswered {
+    async fn new(data_dir: &Path) -> Unanswered {
+        let node = start(data_dir).await;
+        let (ada, ben) = (register(&node, "ada").await, register(&node, "ben").await);
+        let mut raw = Raw::signed_in(&node, &ben.access_token).await;
+        let [mine, theirs, elsewhere] = three_groups(&node, &mut raw, ada.user).await;
+        let (mut device, mut told) = Raw::attached(&node, &ada.access_token, None).await;
+        // One send, answered when both of its messages are durable: the one elsewhere is not for now.
+        let shard = node.sequencer().shard_of(ConversationId::from_bytes(elsewhere[..].try_into().unwrap()));
+        let halted = halt(shard);
+        let messages = vec![text_message(&mine, "before I died"), text_message(&elsewhere, "slow")];
+        let send = device.send(Operation::Send, &proto::Send { messages, ..Default::default() }).await;
+        while texts(&raw.history(&mine).await).is_empty() {}
+        raw.send_texts(&theirs, &["later"]).await;
+        while told.texts(&theirs).is_empty() {
+            told.take(device.push().await);
+        }
+        assert!(told.texts(&mine).is_empty(), "its own messages are not pushed to it");
+        Unanswered { node, token: ada.access_token, device, told, mine, theirs, send, halted }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn a_client_that_dies_before_its_ack_is_shown_its_own_message_when_it_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let Unanswered { node, token, device, told, mine, halted, .. } = Unanswered::new(dir.path()).await;
+    drop((device, halted));
+    let (_device, back) = Raw::attached(&node, &token, told.cursor()).await;
+    assert_eq!(back.texts(&mine), ["before I died"]);
+    let (_device, again) = Raw::attached(&node, &token, back.cursor()).await;
+    assert!(again.texts(&mine).is_empty(), "once is enough");
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn an_ack_lets_the_cursor_pass_also_when_nothing_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let Unanswered { node, token, mut device, mut told, mine, theirs, send, halted } =
+        Unanswered::new(dir.path()).await;
+    drop(halted);
+    assert_eq!(device.answer::<proto::SendReply>(send).await.unwrap().refusals, []);
+    device.ask::<proto::Pong>(Operation::Ping, &proto::Ping::default()).await.unwrap();
+    device.pushed().into_iter().for_each(|push| told.take(push));
+    drop(device);
+    let (_device, back) = Raw::attached(&node, &token, told.cursor()).await;
+    assert_eq!((back.texts(&mine), back.texts(&theirs)), (vec![], vec![]));
     node.drain().await;
 }
 

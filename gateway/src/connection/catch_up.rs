@@ -27,12 +27,12 @@ pub async fn run(gateway: Arc<Gateway>, connection: Arc<Connection>) {
     let follower = Follower { connection: &connection, who };
     loop {
         let begun = connection.update(|s| s.feed.as_mut().map(|feed| feed.begin_round()));
-        let wishes = begun.flatten().unwrap_or_default();
-        if wishes.is_empty() {
+        let slots = begun.flatten().unwrap_or_default();
+        if slots.is_empty() {
             return;
         }
-        futures::stream::iter(wishes)
-            .for_each_concurrent(ANSWERS_AT_ONCE, |wish| catch_up(&gateway, &follower, wish))
+        futures::stream::iter(slots)
+            .for_each_concurrent(ANSWERS_AT_ONCE, |slot| catch_up(&gateway, &follower, slot))
             .await;
     }
 }
@@ -44,7 +44,9 @@ struct Follower<'a> {
 }
 
 /// One shard, one round. Whatever fails leaves the shard wanted, for the next round.
-async fn catch_up(gateway: &Gateway, follower: &Follower<'_>, wish: Wish) {
+async fn catch_up(gateway: &Gateway, follower: &Follower<'_>, slot: usize) {
+    let announced = follower.connection.update(|s| s.feed.as_mut().and_then(|feed| feed.announce(slot)));
+    let Some(wish) = announced.flatten() else { return };
     match announce(gateway, follower, wish).await {
         Some(answer) => {
             if write(follower, wish, &answer).await.is_some() {
@@ -60,12 +62,12 @@ async fn announce(gateway: &Gateway, follower: &Follower<'_>, wish: Wish) -> Opt
         gateway: gateway.id(),
         connection: follower.connection.id(),
         user: follower.who.user,
-        cursor: wish.told,
+        cursor: wish.taken,
         bodies: follower.who.bodies,
     };
     for _ in 0..BEHIND_MAX {
         match gateway.tails().announce(wish.shard, announcement).await {
-            Ok(answer) if answer.as_of >= wish.told => return Some(answer),
+            Ok(answer) if answer.as_of >= wish.taken => return Some(answer),
             Err(fault) if !is_ahead(gateway, wish) => {
                 tracing::debug!(shard = %wish.shard, %fault, "announcement refused");
                 give_up(follower, wish, false);
@@ -77,7 +79,7 @@ async fn announce(gateway: &Gateway, follower: &Follower<'_>, wish: Wish) -> Opt
             return None;
         }
     }
-    tracing::warn!(shard = %wish.shard, user = %follower.who.user, cursor = %wish.told, "a cursor is ahead of its shard");
+    tracing::warn!(shard = %wish.shard, user = %follower.who.user, cursor = %wish.taken, "a cursor is ahead of its shard");
     give_up(follower, wish, true);
     None
 }
@@ -85,7 +87,7 @@ async fn announce(gateway: &Gateway, follower: &Follower<'_>, wish: Wish) -> Opt
 /// Whether the replica here has not applied yet what the device has been told.
 fn is_ahead(gateway: &Gateway, wish: Wish) -> bool {
     let shard = gateway.sequencer().shards().iter().find(|shard| shard.id() == wish.shard);
-    shard.is_some_and(|shard| shard.applied() < wish.told)
+    shard.is_some_and(|shard| shard.applied() < wish.taken)
 }
 
 fn give_up(follower: &Follower<'_>, wish: Wish, forget_cursor: bool) {

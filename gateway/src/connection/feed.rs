@@ -1,16 +1,18 @@
 //! What one attached connection has been told, shard by shard: the fence between catching up and live.
 //!
 //! ```text
-//!                  a round begins              answered
+//!                    announced                 answered
 //!      Wanted ───────────────────▶ Holding ───────────────▶ Live
-//!        ▲   (announce from told)     │                       │
+//!        ▲   (from what was taken)    │                       │
 //!        └────────────────────────────┴───────────────────────┘
 //!          tail reset, reader lags      hole, tail reset, reader lags
 //! ```
 //!
 //! What always holds, per shard:
-//! - `told` is what the device has been told if it keeps everything written so far: whatever was taken for the
-//!   connection at or below it has been written. It never falls.
+//! - Whatever of the log is at or below `taken` has been written to the connection, or is an own record (which its sender
+//!   is told by the answer to the send instead).
+//! - What the device is told, the step, is `taken`, but stays below every own record whose answer may not be written. It
+//!   never falls.
 //! - While `Wanted`, live entries are dropped: the announcement is still to come, so its answer holds them.
 //! - While `Holding`, live entries are kept, in order. The answer as of A covers those at or below A; the rest follow it.
 //! - While `Live`, entries are written as they come. In a conversation each record follows the one before it without a
@@ -28,6 +30,10 @@ use logstore::id::{ConnectionId, ConversationId, LogIndex, SeqId, ShardId};
 use prost::Message;
 use sequencer::Record;
 
+use super::held::Held;
+pub use super::own::SendNumber;
+
+use super::own::Own;
 use crate::wire::frame::{self, FLAG_PUSH};
 use crate::wire::operation::Operation;
 use crate::wire::{convert, proto, record};
@@ -39,8 +45,6 @@ const FRAME_BYTES: usize = 128 << 10;
 const GIVEN_MAX: usize = 4096;
 /// A hole that so many readings of the log have not filled is no hole but how the log is.
 const HOLES_MAX: u8 = 3;
-/// What an entry costs in memory while held, beside its bytes.
-const HELD_ENTRY_BYTES: usize = 128;
 
 /// A record of a live entry: where its bytes are, and what decides whether they are written.
 #[derive(Clone, Copy, Debug)]
@@ -76,8 +80,8 @@ pub struct Wish {
     pub shard: ShardId,
     /// Names the round: an answer to an earlier one is void.
     pub round: u32,
-    /// What the connection has been told.
-    pub told: LogIndex,
+    /// What was taken for the connection: the answer has what is above.
+    pub taken: LogIndex,
 }
 
 /// The bounds a feed keeps.
@@ -85,7 +89,7 @@ pub struct Wish {
 pub struct Bounds {
     /// Bytes queued beyond which the reader lags.
     pub outbound_bytes: usize,
-    /// Bytes held per connection and shard during a round.
+    /// Bytes held for the connection while its shards wait for answers.
     pub hold_bytes: usize,
 }
 
@@ -102,21 +106,8 @@ enum Stage {
     Live,
 }
 
-#[derive(Default)]
-struct Held {
-    entries: Vec<HeldEntry>,
-    bytes: usize,
-    overflown: bool,
-}
-
-struct HeldEntry {
-    index: LogIndex,
-    spots: Vec<Spot>,
-    bytes: Box<[u8]>,
-}
-
 struct Slot {
-    told: LogIndex,
+    taken: LogIndex,
     stage: Stage,
     round: u32,
     holes: u8,
@@ -128,6 +119,11 @@ pub struct Feed {
     shards: Arc<[ShardId]>,
     slots: Box<[Slot]>,
     given: HashMap<ConversationId, SeqId>,
+    own: Own,
+    /// An answer left open what became of its messages: own records are written as everybody's are.
+    gives_own: bool,
+    /// Shards became wanted where nobody could be told.
+    owes_round: bool,
     bounds: Bounds,
     lagging: bool,
     catching_up: bool,
@@ -137,9 +133,19 @@ impl Feed {
     /// A connection that has been told `cursors`, one a shard. Its caller runs rounds at once.
     pub fn new(connection: ConnectionId, shards: Arc<[ShardId]>, cursors: &[LogIndex], bounds: Bounds) -> Feed {
         debug_assert_eq!(shards.len(), cursors.len());
-        let slot = |&told: &LogIndex| Slot { told, stage: Stage::Wanted, round: 0, holes: 0 };
-        let slots = cursors.iter().map(slot).collect();
-        Feed { connection, shards, slots, given: HashMap::new(), bounds, lagging: false, catching_up: true }
+        let slot = |&taken: &LogIndex| Slot { taken, stage: Stage::Wanted, round: 0, holes: 0 };
+        Feed {
+            connection,
+            shards,
+            slots: cursors.iter().map(slot).collect(),
+            given: HashMap::new(),
+            own: Own::default(),
+            gives_own: false,
+            owes_round: false,
+            bounds,
+            lagging: false,
+            catching_up: true,
+        }
     }
 
     /// A live entry has come for this connection. `bytes` is what the spots point into.
@@ -151,20 +157,63 @@ impl Feed {
         bytes: &[u8],
         out: &mut BytesMut,
     ) -> Then {
-        let told = self.slots[slot].told;
-        match &mut self.slots[slot].stage {
+        let taken = self.slots[slot].taken;
+        match self.slots[slot].stage {
             Stage::Wanted => Then::Nothing,
-            Stage::Holding(held) => {
-                held.keep(index, spots, bytes, self.bounds.hold_bytes);
+            Stage::Holding(_) => {
+                self.hold(slot, index, spots, bytes);
                 Then::Nothing
             }
             // The dispatcher was behind the answer, which holds this entry.
-            Stage::Live if index <= told => Then::Nothing,
+            Stage::Live if index <= taken => Then::Nothing,
             Stage::Live if out.len() >= self.bounds.outbound_bytes => {
                 self.lag();
                 Then::Nothing
             }
             Stage::Live => self.write_entry(slot, index, spots, bytes, out),
+        }
+    }
+
+    fn hold<'a>(&mut self, slot: usize, index: LogIndex, spots: impl Iterator<Item = &'a Spot> + Clone, bytes: &[u8]) {
+        let room = self.bounds.hold_bytes.saturating_sub(self.held_bytes());
+        if let Stage::Holding(held) = &mut self.slots[slot].stage {
+            held.keep(index, spots, bytes, room);
+        }
+    }
+
+    /// What all shards hold.
+    fn held_bytes(&self) -> usize {
+        let held = |slot: &Slot| if let Stage::Holding(held) = &slot.stage { held.bytes } else { 0 };
+        self.slots.iter().map(held).sum()
+    }
+
+    /// A send was taken from this connection; it is answered, or left open, once.
+    pub fn send_begun(&mut self) -> SendNumber {
+        self.own.begin()
+    }
+
+    /// The answer to a send has been written, and it tells the place of every message that has one. What the cursor did
+    /// not pass because of it, it passes now.
+    pub fn send_answered(&mut self, number: SendNumber, out: &mut BytesMut) {
+        let (slots, shards) = (&self.slots, &self.shards);
+        self.own.answered(number, |slot, below| {
+            let taken = slots[slot].taken;
+            let start = frame::begin(out, FLAG_PUSH, Operation::Deliver.number(), 0);
+            put_step(out, shards[slot], below.map_or(taken, |below| taken.min(below)));
+            frame::finish(out, start);
+        });
+    }
+
+    /// The answer to a send has been written, but leaves open what became of some message. Its record, should there be
+    /// one, is told as everybody's are: what was skipped is read from the log, what comes is written.
+    pub fn send_left_open(&mut self, number: SendNumber) {
+        self.gives_own = true;
+        self.given.clear();
+        for (slot, told) in self.own.left_open(number) {
+            let slot = &mut self.slots[slot];
+            slot.taken = slot.taken.min(told);
+            slot.stage = Stage::Wanted;
+            self.owes_round = true;
         }
     }
 
@@ -181,10 +230,12 @@ impl Feed {
 
     /// What was queued has been read down to `queued` bytes; a reader that lagged may catch up.
     pub fn drained(&mut self, queued: usize) -> Then {
-        if !self.lagging || queued > self.bounds.outbound_bytes / 4 {
+        let catches_up = self.lagging && queued <= self.bounds.outbound_bytes / 4;
+        if !catches_up && !self.owes_round {
             return Then::Nothing;
         }
-        self.lagging = false;
+        self.lagging &= !catches_up;
+        self.owes_round = false;
         self.wanted()
     }
 
@@ -193,20 +244,24 @@ impl Feed {
         queued < self.bounds.outbound_bytes / 2
     }
 
-    /// Begins a round for every shard that wants one: from here on live entries are held. Empty: there is nothing to do,
-    /// and the next [`Then::CatchUp`] begins the next run of rounds.
-    pub fn begin_round(&mut self) -> Vec<Wish> {
-        let mut wishes = Vec::new();
-        for (slot, of_shard) in self.slots.iter_mut().enumerate() {
-            if !self.lagging && matches!(of_shard.stage, Stage::Wanted) {
-                of_shard.round = of_shard.round.wrapping_add(1);
-                of_shard.stage = Stage::Holding(Box::default());
-                let (round, told) = (of_shard.round, of_shard.told);
-                wishes.push(Wish { slot, shard: self.shards[slot], round, told });
-            }
+    /// The shards that are to be announced now, each with [`Feed::announce`]. Empty: there is nothing to do, and the next
+    /// [`Then::CatchUp`] begins the next run of rounds.
+    pub fn begin_round(&mut self) -> Vec<usize> {
+        let wanted = |slot: &usize| !self.lagging && matches!(self.slots[*slot].stage, Stage::Wanted);
+        let slots: Vec<usize> = (0..self.slots.len()).filter(wanted).collect();
+        self.catching_up = !slots.is_empty();
+        slots
+    }
+
+    /// A shard is announced now: from here on its live entries are held. `None`: it is not wanted any more.
+    pub fn announce(&mut self, slot: usize) -> Option<Wish> {
+        let of_shard = &mut self.slots[slot];
+        if self.lagging || !matches!(of_shard.stage, Stage::Wanted) {
+            return None;
         }
-        self.catching_up = !wishes.is_empty();
-        wishes
+        of_shard.round = of_shard.round.wrapping_add(1);
+        of_shard.stage = Stage::Holding(Box::default());
+        Some(Wish { slot, shard: self.shards[slot], round: of_shard.round, taken: of_shard.taken })
     }
 
     /// Whether an answer to this wish is still waited for.
@@ -221,7 +276,7 @@ impl Feed {
             let slot = &mut self.slots[wish.slot];
             slot.stage = Stage::Wanted;
             if forget_cursor {
-                slot.told = LogIndex(0);
+                slot.taken = LogIndex(0);
             }
         }
     }
@@ -287,7 +342,7 @@ impl Feed {
             }
         }
         let slot = &mut self.slots[wish.slot];
-        slot.told = slot.told.max(as_of);
+        slot.taken = slot.taken.max(as_of);
         let Stage::Holding(held) = std::mem::replace(&mut slot.stage, Stage::Wanted) else { return };
         if held.overflown {
             return;
@@ -302,9 +357,9 @@ impl Feed {
         self.write_caught_up(wish, out);
     }
 
-    fn write_caught_up(&self, wish: Wish, out: &mut BytesMut) {
+    fn write_caught_up(&mut self, wish: Wish, out: &mut BytesMut) {
         let all = self.slots.iter().all(|slot| matches!(slot.stage, Stage::Live));
-        let step = convert::step(wish.shard, self.slots[wish.slot].told);
+        let step = convert::step(wish.shard, self.own.step(wish.slot, self.slots[wish.slot].taken));
         let caught_up = proto::CaughtUp { step: Some(step), all };
         frame::encode(out, FLAG_PUSH, Operation::CaughtUp.number(), 0, &caught_up);
     }
@@ -320,31 +375,33 @@ impl Feed {
     ) -> Then {
         let mut start = frame::begin(out, FLAG_PUSH, Operation::Deliver.number(), 0);
         for spot in spots {
-            match self.check(slot, spot) {
+            match self.check(slot, index, spot) {
                 Check::Skip => {}
-                Check::Give => out.put_slice(&bytes[spot.start as usize..spot.end as usize]),
+                Check::Give => {
+                    if out.len() - start >= FRAME_BYTES {
+                        frame::finish(out, start);
+                        start = frame::begin(out, FLAG_PUSH, Operation::Deliver.number(), 0);
+                    }
+                    out.put_slice(&bytes[spot.start as usize..spot.end as usize]);
+                }
                 Check::Hole => {
                     finish_or_drop(out, start);
                     self.slots[slot].stage = Stage::Wanted;
                     return self.wanted();
                 }
             }
-            if out.len() - start >= FRAME_BYTES {
-                frame::finish(out, start);
-                start = frame::begin(out, FLAG_PUSH, Operation::Deliver.number(), 0);
-            }
         }
-        let told = &mut self.slots[slot].told;
-        *told = index.max(*told);
+        let taken = &mut self.slots[slot].taken;
+        *taken = index.max(*taken);
         if out.len() > start + frame::HEADER_BYTES {
-            put_step(out, self.shards[slot], *told);
+            put_step(out, self.shards[slot], self.own.step(slot, *taken));
         }
         finish_or_drop(out, start);
         Then::Nothing
     }
 
     /// Whether a record is the next one of its conversation.
-    fn check(&mut self, slot: usize, spot: &Spot) -> Check {
+    fn check(&mut self, slot: usize, index: LogIndex, spot: &Spot) -> Check {
         match self.given.get_mut(&spot.conversation) {
             Some(given) if spot.seq <= *given => return Check::Skip,
             Some(given) if spot.seq != given.next() && self.slots[slot].holes < HOLES_MAX => {
@@ -357,8 +414,12 @@ impl Feed {
             }
             None => self.note(spot.conversation, spot.seq),
         }
-        // Its sender has the answer to the send instead of a copy.
-        if spot.origin == self.connection { Check::Skip } else { Check::Give }
+        if spot.origin != self.connection || self.gives_own {
+            return Check::Give;
+        }
+        // Its sender has the answer to the send instead of a copy, or will have.
+        self.own.note(slot, index);
+        Check::Skip
     }
 
     fn note(&mut self, conversation: ConversationId, seq: SeqId) {
@@ -387,36 +448,6 @@ enum Check {
     Give,
     Skip,
     Hole,
-}
-
-impl Held {
-    fn keep<'a>(
-        &mut self,
-        index: LogIndex,
-        spots: impl Iterator<Item = &'a Spot> + Clone,
-        bytes: &[u8],
-        hold_bytes: usize,
-    ) {
-        let length: usize = spots.clone().map(|spot| (spot.end - spot.start) as usize + size_of::<Spot>()).sum();
-        if self.overflown || self.bytes + length + HELD_ENTRY_BYTES > hold_bytes {
-            *self = Held { overflown: true, ..Held::default() };
-            return;
-        }
-        self.bytes += length + HELD_ENTRY_BYTES;
-        self.entries.push(HeldEntry::copy(index, spots, bytes));
-    }
-}
-
-impl HeldEntry {
-    fn copy<'a>(index: LogIndex, spots: impl Iterator<Item = &'a Spot>, bytes: &[u8]) -> HeldEntry {
-        let (mut own, mut moved) = (Vec::new(), Vec::new());
-        for spot in spots {
-            let start = own.len() as u32;
-            own.extend_from_slice(&bytes[spot.start as usize..spot.end as usize]);
-            moved.push(Spot { start, end: own.len() as u32, ..*spot });
-        }
-        HeldEntry { index, spots: moved, bytes: own.into_boxed_slice() }
-    }
 }
 
 /// Appends field 2 of `Deliver`.

@@ -4,11 +4,13 @@
 pub mod catch_up;
 mod driver;
 pub mod feed;
+mod held;
 mod inbound;
 mod machine;
+mod own;
 pub(crate) mod pipeline;
 mod shared;
 
 pub use driver::drive;
 pub use machine::{Caller, Timing};
-pub use shared::{Connection, SignedIn};
+pub use shared::{Connection, InFlight, Shared, SignedIn};

@@ -245,9 +245,25 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// The connection to answer on. The answer comes first, then the end: a drain waits for what is in flight.
-    pub fn connection(&self) -> &Connection {
-        &self.connection
+    /// The connection it came over.
+    pub fn connection_id(&self) -> ConnectionId {
+        self.connection.id
+    }
+
+    /// Answers the request, which ends with it: first the answer is queued, then nothing is in flight any more, so that a
+    /// drain, which waits for what is in flight, does not close the connection in between.
+    pub fn reply(self, operation: u16, request_id: u32, write: impl FnOnce(&mut BytesMut)) {
+        self.connection.reply(operation, request_id, write);
+    }
+
+    /// Refuses the request; the same holds.
+    pub fn refuse(self, operation: u16, request_id: u32, fault: &Fault) {
+        self.connection.refuse(operation, request_id, fault);
+    }
+
+    /// Answers the request and does what else is to be done in the same moment; the same holds.
+    pub fn finish(self, act: impl FnOnce(&mut Shared)) {
+        self.connection.update(act);
     }
 }
 
@@ -306,6 +322,20 @@ mod tests {
         let frame = frame::decode(&mut taken, frame::SERVER_FRAME_BYTES_MAX).unwrap().unwrap();
         assert_eq!(frame.header.operation, Operation::Closing.number());
         assert!(taken.is_empty());
+    }
+
+    #[test]
+    fn a_request_is_in_flight_until_its_answer_is_queued() {
+        // A drain closes connections with nothing in flight: what is queued after that is lost.
+        let connection = Arc::new(Connection::new(ConnectionId(1)));
+        let in_flight = || connection.requests();
+        connection.begin(10).reply(2, 1, |_| assert_eq!(in_flight(), 1));
+        connection.begin(10).finish(|_| assert_eq!(in_flight(), 1));
+        assert_eq!(in_flight(), 0);
+        let queued = |connection: &Connection| connection.queued_bytes();
+        let before = queued(&connection);
+        connection.begin(10).refuse(2, 1, &Fault::new(fanout::Code::Draining, "bye"));
+        assert!(queued(&connection) > before && in_flight() == 0);
     }
 
     #[test]

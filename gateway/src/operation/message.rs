@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use fanout::Fault;
 use fanout::service::{HistoryPage, HistoryQuery, Outgoing, SendOutcome};
+use fanout::{Code, Fault};
 use logstore::id::SeqId;
 use prost::encoding::{encode_key, encode_varint};
 
 use super::conversation::page;
 use super::{Answer, parse};
+use crate::connection::feed::SendNumber;
 use crate::connection::pipeline::Pipeline;
-use crate::connection::{Caller, Connection};
+use crate::connection::{Caller, Connection, Shared};
 use crate::session::Gateway;
-use crate::wire::frame::Header;
+use crate::wire::frame::{self, FLAG_RESPONSE, Header};
 use crate::wire::{convert, proto, record, send};
 
 /// Records in a page of history when the client does not say: some screens.
@@ -37,16 +38,18 @@ pub(crate) fn send(
     pipeline.enter(request.epoch)?;
     let (count, taken) = (request.messages.len(), connection.begin(body.len()));
     let refused = place(gateway, pipeline, caller, &mut request.messages);
-    if request.want_accepted {
-        let accepted = count - refused.len();
-        connection.update(|shared| send::encode_accepted(&mut shared.out, header.request_id, accepted));
-    }
+    let begun = connection.update(|shared| {
+        if request.want_accepted {
+            send::encode_accepted(&mut shared.out, header.request_id, count - refused.len());
+        }
+        shared.feed.as_mut().map(|feed| feed.send_begun())
+    });
+    let number = begun.flatten();
     let sent = gateway.figures().messages_sent.clone();
     let done = move |outcomes: Vec<SendOutcome>| {
         sent.increment(outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64);
         let outcomes = if refused.is_empty() { outcomes } else { merge(outcomes, refused) };
-        let reply = |out: &mut BytesMut| send::encode_reply(out, &outcomes);
-        taken.connection().reply(header.operation, header.request_id, reply);
+        taken.finish(|shared| answer(shared, header, &outcomes, number));
     };
     if request.messages.is_empty() {
         done(Vec::new());
@@ -54,6 +57,24 @@ pub(crate) fn send(
         gateway.services().messages.send(caller.user, connection.id(), request.messages, Box::new(done));
     }
     Ok(())
+}
+
+/// Queues the answer, and lets the cursor pass the messages it tells of.
+fn answer(shared: &mut Shared, header: Header, outcomes: &[SendOutcome], number: Option<SendNumber>) {
+    let reply = |out: &mut BytesMut| send::encode_reply(out, outcomes);
+    frame::encode_with(&mut shared.out, FLAG_RESPONSE, header.operation, header.request_id, reply);
+    let (Some(feed), Some(number)) = (&mut shared.feed, number) else { return };
+    if outcomes.iter().any(leaves_open) {
+        feed.send_left_open(number);
+    } else {
+        feed.send_answered(number, &mut shared.out);
+    }
+}
+
+/// Whether a message may be in the log though its answer does not say so.
+fn leaves_open(outcome: &SendOutcome) -> bool {
+    let codes = [Code::Draining, Code::Timeout, Code::Internal];
+    outcome.as_ref().is_err_and(|fault| codes.contains(&fault.code))
 }
 
 /// Gives every message that may be handed on its place in the pipeline, and takes out the others: they must not take a

@@ -19,7 +19,7 @@ use fanout::{Code, Fault};
 use logstore::id::ConnectionId;
 use prost::Message;
 
-use crate::connection::{Caller, Connection};
+use crate::connection::{Caller, Connection, InFlight};
 use crate::session::Gateway;
 use crate::wire::frame::{HEADER_BYTES, Header, SERVER_FRAME_BYTES_MAX};
 use crate::wire::operation::Operation;
@@ -85,18 +85,17 @@ pub(crate) fn spawn(
     tokio::spawn(async move {
         let answered = tokio::time::timeout(ANSWER_WITHIN, answer(&gateway, caller, operation, body)).await;
         let result = answered.unwrap_or_else(|_| Err(timed_out(operation))).and_then(check_size);
-        finish(&gateway, in_flight.connection(), header, result);
-        drop(in_flight);
+        finish(&gateway, in_flight, header, result);
     });
 }
 
-fn finish(gateway: &Gateway, connection: &Connection, header: Header, result: Answer) {
+fn finish(gateway: &Gateway, in_flight: InFlight, header: Header, result: Answer) {
     match result {
-        Ok(body) => connection.reply(header.operation, header.request_id, |out| out.extend_from_slice(&body)),
+        Ok(body) => in_flight.reply(header.operation, header.request_id, |out| out.extend_from_slice(&body)),
         Err(fault) => {
             gateway.figures().requests_refused.increment(1);
-            log_ours(connection.id(), header.operation, &fault);
-            connection.refuse(header.operation, header.request_id, &fault);
+            log_ours(in_flight.connection_id(), header.operation, &fault);
+            in_flight.refuse(header.operation, header.request_id, &fault);
         }
     }
 }

@@ -166,6 +166,11 @@ impl Raw {
         frame
     }
 
+    /// The pushes that came while something else was waited for.
+    pub fn pushed(&mut self) -> Vec<Frame> {
+        std::mem::take(&mut self.pushes)
+    }
+
     /// The next push of records.
     pub async fn deliver(&mut self) -> proto::Deliver {
         loop {
