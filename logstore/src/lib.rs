@@ -14,7 +14,9 @@ mod records;
 mod unsealed;
 
 pub use error::{Error, Result};
-pub use journal::{Completion, Entry, EntryKind, Executor, Journal, JournalOptions, Refused, ShardLog, Vote};
+pub use journal::{
+    Completion, Entry, EntryKind, Executor, Journal, JournalOptions, JournalUsage, Refused, ShardLog, Vote,
+};
 pub use record::{BodyPlace, RecordHead, RecordKind};
 pub use records::Records;
 pub use unsealed::{Slot, Unsealed};

@@ -133,17 +133,53 @@ fn options() -> JournalOptions {
     JournalOptions { reserve_files: 1, proof_after: support::PATIENCE, ..small() }
 }
 
+/// Shard 9 is written and never purged as a whole; the others make file after file, so that it is copied forward, while
+/// some of it is truncated and replaced.
+fn acts_beside_a_stuck_shard() -> Vec<Act> {
+    let mut acts = vec![Act::Vote { shard: 9, vote: 77 }];
+    acts.push(Act::Append { shard: 9, count: 7, term: 1, payload_bytes: 1500 });
+    for round in 0..10_u64 {
+        // Less than a block each: larger appends are durable in parts.
+        acts.push(Act::Append { shard: 1, count: 8, term: round + 1, payload_bytes: 1800 });
+        acts.push(Act::Append { shard: 2, count: 4, term: round + 1, payload_bytes: 1800 });
+        if round % 3 == 1 {
+            acts.push(Act::Truncate { shard: 9, back: 2 });
+            acts.push(Act::Append { shard: 9, count: 2, term: round + 1, payload_bytes: 1400 });
+        }
+        if round == 7 {
+            acts.push(Act::Purge { shard: 9, keep: 4 });
+        }
+        acts.push(Act::Purge { shard: 1, keep: 1 });
+        acts.push(Act::Purge { shard: 2, keep: 1 });
+    }
+    acts
+}
+
 #[test]
 fn the_power_may_go_off_at_every_step() {
-    let acts = acts();
+    fails_at_every_step(&acts(), options);
+}
+
+#[test]
+fn the_power_may_go_off_at_every_step_while_entries_are_copied_forward() {
+    let options = || JournalOptions { held_files_max: 2, ..options() };
+    let (disk, acts) = (FaultyDisk::new(), acts_beside_a_stuck_shard());
+    let (journal, mut models) = (open(&disk.handle(), options()).unwrap(), Models::new());
+    acts.iter().for_each(|act| act.run(&journal, &mut models).unwrap());
+    let usage = journal.usage();
+    assert!(usage.copied_bytes > 2 * 7 * 1500 && usage.files <= 4, "{usage:?}");
+    fails_at_every_step(&acts, options);
+}
+
+fn fails_at_every_step(acts: &[Act], options: impl Fn() -> JournalOptions) {
     let whole = FaultyDisk::new();
-    live(&whole.handle(), options(), &acts, Models::new());
+    live(&whole.handle(), options(), acts, Models::new());
     let steps = whole.steps();
     assert!(steps > 100, "files begin, end and are recycled: {steps} steps");
     for step in 0..=steps {
         let disk = FaultyDisk::new();
         disk.power_off_after(step);
-        let (before, after) = live(&disk.handle(), options(), &acts, Models::new());
+        let (before, after) = live(&disk.handle(), options(), acts, Models::new());
         for survives in survivors() {
             let crashed = disk.crash(survives);
             let journal = open(&crashed.handle(), options())
@@ -159,10 +195,19 @@ fn the_power_may_go_off_at_every_step() {
 
 #[test]
 fn a_journal_that_crashes_again_and_again_goes_on_each_time() {
+    crashes_again_and_again(&acts(), options);
+}
+
+#[test]
+fn a_journal_that_copies_forward_goes_on_after_each_of_many_crashes() {
+    crashes_again_and_again(&acts_beside_a_stuck_shard()[2..], || JournalOptions { held_files_max: 2, ..options() });
+}
+
+fn crashes_again_and_again(acts: &[Act], options: impl Fn() -> JournalOptions) {
     let (mut disk, mut found) = (FaultyDisk::new(), Models::new());
     for round in 0..80_u64 {
         disk.power_off_after(2 + round * 7 % 31);
-        let (before, after) = live(&disk.handle(), options(), &acts(), found);
+        let (before, after) = live(&disk.handle(), options(), acts, found);
         disk = disk.crash(Survives::Sectors(round));
         let journal = open(&disk.handle(), options()).unwrap_or_else(|error| panic!("round {round}: {error}"));
         found = state(&journal);

@@ -204,3 +204,99 @@ fn appenders_of_many_shards_keep_their_order() {
         assert_eq!(journal.shard_log(ShardId(shard)).vote.unwrap().0[..], 200_u64.to_le_bytes());
     }
 }
+
+/// What a shard has that is never purged while others fill file after file.
+fn stuck(journal: &logstore::Journal, shard: u16) {
+    vote(journal, shard, b"kept").unwrap();
+    append(journal, shard, entries(shard, 1..15, 1, 900)).unwrap();
+    truncate_after(journal, shard, Some(id(12, 1))).unwrap();
+    append(journal, shard, entries(shard, 13..31, 2, 900)).unwrap();
+    purge(journal, shard, id(3, 1)).unwrap();
+    journal.save_committed(ShardId(shard), Some(id(20, 2)));
+}
+
+fn assert_stuck(journal: &logstore::Journal, shard: u16) {
+    let log = journal.shard_log(ShardId(shard));
+    assert_eq!(log.vote, Some(Vote(bytes::Bytes::from_static(b"kept"))));
+    assert_eq!((log.committed, log.purged, log.last), (Some(id(20, 2)), Some(id(3, 1)), Some(id(30, 2))));
+    let mut expected = entries(shard, 4..13, 1, 900);
+    expected.extend(entries(shard, 13..31, 2, 900));
+    assert_eq!(read_all(journal, shard, 4..31).unwrap(), expected);
+    let frames = expected.iter().map(|entry| (40 + entry.payload.len()).next_multiple_of(8) as u64);
+    assert_eq!(journal.live_bytes(ShardId(shard)), frames.sum::<u64>());
+}
+
+#[test]
+fn a_shard_that_is_never_purged_holds_nobody_back() {
+    let (_root, disk) = disk();
+    let options = || logstore::JournalOptions { held_files_max: 4, tail_cache_bytes: 0, ..small() };
+    let journal = open(&disk, options()).unwrap();
+    stuck(&journal, 9);
+    let (mut next, mut files_max) = (1, 0);
+    for round in 0..400 {
+        append(&journal, 1, entries(1, next..next + 8, 1, 1000)).unwrap();
+        next += 8;
+        purge(&journal, 1, id(next - 9, 1)).unwrap();
+        files_max = files_max.max(disk.list("journal").unwrap().len());
+        if round % 50 == 0 {
+            assert_stuck(&journal, 9);
+        }
+    }
+    // Held, the one being written, two ready, up to two kept to be recycled, one in the making.
+    assert!(files_max <= 4 + 1 + 2 + 2 + 1, "3.2 MB written, 40 KB live: {files_max} files of 64 KiB");
+    let usage = journal.usage();
+    assert!(usage.copied_bytes > 2 * journal.live_bytes(ShardId(9)), "{usage:?}");
+    assert!(usage.copied_bytes < 3_200_000 / 2, "copies are the smaller part of what is written: {usage:?}");
+    assert_stuck(&journal, 9);
+    journal.close();
+    for _ in 0..2 {
+        let journal = open(&disk, options()).unwrap();
+        assert_stuck(&journal, 9);
+        assert_eq!(read_all(&journal, 1, next - 8..next).unwrap(), entries(1, next - 8..next, 1, 1000));
+        journal.close();
+    }
+    // It goes on where it was, and its end is an end.
+    let journal = open(&disk, options()).unwrap();
+    append(&journal, 9, entries(9, 31..33, 3, 900)).unwrap();
+    truncate_after(&journal, 9, Some(id(10, 1))).unwrap();
+    journal.close();
+    let journal = open(&disk, options()).unwrap();
+    assert_eq!(journal.shard_log(ShardId(9)).last, Some(id(10, 1)));
+    assert_eq!(read_all(&journal, 9, 4..11).unwrap(), entries(9, 4..11, 1, 900));
+}
+
+#[test]
+fn an_idle_journal_frees_its_old_files_too() {
+    let (_root, disk) = disk();
+    // Nothing is copied while the files are written.
+    let journal = open(&disk, logstore::JournalOptions { held_files_max: 100, ..small() }).unwrap();
+    stuck(&journal, 9);
+    append(&journal, 1, entries(1, 1..400, 1, 1000)).unwrap();
+    purge(&journal, 1, id(398, 1)).unwrap();
+    assert_eq!(journal.oldest_file_pinned_by(), [ShardId(9)]);
+    assert!(journal.usage().files > 6 && journal.usage().copied_bytes == 0, "{:?}", journal.usage());
+    journal.close();
+    let journal = open(&disk, logstore::JournalOptions { held_files_max: 2, ..small() }).unwrap();
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while journal.usage().files > 2 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", journal.usage());
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_stuck(&journal, 9);
+    journal.close();
+    assert_stuck(&open(&disk, small()).unwrap(), 9);
+}
+
+#[test]
+fn what_is_mostly_live_is_not_copied_round_and_round() {
+    let (_root, disk) = disk();
+    let journal = open(&disk, logstore::JournalOptions { held_files_max: 2, ..small() }).unwrap();
+    for n in 0..40 {
+        append(&journal, 1 + n % 4, entries(1 + n % 4, 10 * u64::from(n / 4) + 1..10 * u64::from(n / 4) + 11, 1, 1000))
+            .unwrap();
+    }
+    let usage = journal.usage();
+    assert_eq!((usage.copied_bytes, usage.live_bytes), (0, 400 * 1040));
+    assert_eq!(journal.oldest_file_pinned_by(), [ShardId(1), ShardId(2), ShardId(3), ShardId(4)]);
+    assert_eq!(journal.unsealed_room(ShardId(1)), (256 << 20) - 100 * 1040);
+}

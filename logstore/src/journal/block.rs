@@ -138,6 +138,11 @@ impl BlockBuilder {
         offset as u32
     }
 
+    /// Bytes of header and frames so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Bytes the finished block will take in the file.
     pub fn stride(&self) -> u64 {
         align_up(self.bytes.len() as u64)
@@ -170,7 +175,8 @@ fn body_crc(salt: u64, body: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{FrameKind, Frames};
+    use super::super::EntryKind;
+    use super::super::frame::Frames;
     use super::*;
     use crate::id::{LogId, LogIndex, ShardId};
     use proptest::prelude::*;
@@ -182,10 +188,7 @@ mod tests {
         let mut builder = BlockBuilder::new(0);
         for (index, payload) in payloads.iter().enumerate() {
             let id = LogId { index: LogIndex(index as u64), ..LogId::default() };
-            builder.add(
-                &FrameHead { kind: FrameKind::Entry, tag: 1, shard: ShardId(1), id, len: payload.len() as u32 },
-                payload,
-            );
+            builder.add(&FrameHead::entry(ShardId(1), id, EntryKind::Normal, payload.len()), payload);
         }
         builder.finish(BlockKind::Commit, AT, UPTO, salt).to_vec()
     }

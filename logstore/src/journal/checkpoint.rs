@@ -2,8 +2,9 @@
 //!
 //! What always holds: it says what the frames *before* the file said, neither more (queued work) nor less. So the
 //! files before it hold nothing but entries, and go as soon as those are purged. It is made of ordinary frames, up
-//! to four a shard (vote, committed, purged, last entry as a truncation after it): reading it is reading
-//! them.
+//! to four a shard (vote, committed, purged or first entry, last entry as a truncation after it): reading it is reading
+//! them. First and last say which entries the files before it held: those that are not purged or truncated later must
+//! turn up as copies once such a file is gone.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,8 @@ pub(crate) struct ShardMarks {
     pub vote: Option<Vote>,
     pub committed: Option<LogId>,
     pub purged: Option<LogId>,
+    /// The first entry of the log, if nothing was purged.
+    pub first: Option<LogId>,
     pub last: Option<LogId>,
 }
 
@@ -40,7 +43,7 @@ impl Checkpoint {
     pub fn note(&mut self, work: &Work) {
         let marks = self.shards.entry(work.shard).or_default();
         match &work.what {
-            What::Append { entries, .. } => marks.last = entries.last().map(|entry| entry.id).or(marks.last),
+            What::Append { entries, .. } => entries.iter().for_each(|entry| marks.append(entry.id)),
             What::Vote(vote) => marks.vote = Some(vote.clone()),
             What::Truncate(last) => marks.truncate_after(*last),
             What::Purge(upto) => marks.purge_upto(*upto),
@@ -62,6 +65,8 @@ impl Checkpoint {
             block.add(&FrameHead::mark(FrameKind::Committed, *shard, marks.committed), &[]);
             if marks.purged.is_some() {
                 block.add(&FrameHead::mark(FrameKind::Purge, *shard, marks.purged), &[]);
+            } else if marks.first.is_some() {
+                block.add(&FrameHead::mark(FrameKind::First, *shard, marks.first), &[]);
             }
             block.add(&FrameHead::mark(FrameKind::Truncate, *shard, marks.last), &[]);
         }
@@ -72,8 +77,16 @@ impl Checkpoint {
 impl ShardMarks {
     /// What a shard that was just recovered has.
     pub fn of(shard: &ShardState) -> ShardMarks {
-        let ShardState { vote, committed, purged, last, .. } = shard;
-        ShardMarks { vote: vote.clone(), committed: *committed, purged: *purged, last: *last }
+        let ShardState { vote, committed, purged, last, index, .. } = shard;
+        let held = index.range();
+        let first = (!held.is_empty()).then_some(LogId { index: held.start, ..LogId::default() });
+        ShardMarks { vote: vote.clone(), committed: *committed, purged: *purged, first, last: *last }
+    }
+
+    /// An entry follows.
+    pub fn append(&mut self, id: LogId) {
+        self.first = self.first.or(Some(id));
+        self.last = Some(id);
     }
 
     /// The entries after `last` are forgotten.
@@ -81,6 +94,7 @@ impl ShardMarks {
         let held = self.last.map(|held| held.index);
         if held > last.map(|last| last.index) {
             self.last = last.or(self.purged);
+            self.first = self.first.filter(|_| last.is_some());
         }
     }
 

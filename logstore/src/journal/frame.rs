@@ -7,10 +7,12 @@
 //!  0      4      8    9     10      12      16        24       32        40
 //!  +------+------+----+-----+-------+-------+---------+--------+---------+---------+--------------+
 //!  | crc  | len  |kind| tag | shard | flags |  index  |  term  | leader  | payload | 0 to 8 bytes |
-//!  | u32  | u32  | u8 | u8  | u16   | u32 0 |  u64    |  u64   | u64     | len B   | alignment    |
+//!  | u32  | u32  | u8 | u8  | u16   | u32   |  u64    |  u64   | u64     | len B   | alignment    |
 //!  +------+------+----+-----+-------+-------+---------+--------+---------+---------+--------------+
 //!         |<----------------------------- crc32 covers ------------------------->|
 //! ```
+//!
+//! Flag 1: a copy of an entry, which was live when the copy was written; all other flags are 0.
 
 use crate::id::{LogId, LogIndex, NodeId, ShardId, Term};
 
@@ -20,6 +22,7 @@ use super::EntryKind;
 pub(crate) const FRAME_HEAD: usize = 40;
 /// Frames begin at multiples of this.
 const FRAME_ALIGN: usize = 8;
+const FLAG_COPY: u32 = 1;
 
 /// What a frame is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,8 @@ pub(crate) enum FrameKind {
     Truncate,
     /// Entries up to and including this one are forgotten.
     Purge,
+    /// In a checkpoint: the first entry of a log that was never purged.
+    First,
 }
 
 /// Everything in a frame but its payload.
@@ -45,6 +50,8 @@ pub(crate) struct FrameHead {
     pub id: LogId,
     /// Bytes of payload.
     pub len: u32,
+    /// Whether it is a copy of an entry that was live when this was written.
+    pub copy: bool,
 }
 
 /// Why bytes are not a frame.
@@ -56,20 +63,27 @@ pub(crate) enum BadFrame {
     Crc,
     /// It is of a kind that does not exist.
     Kind,
+    /// It has flags that do not exist.
+    Flags,
 }
 
 impl FrameHead {
     pub fn entry(shard: ShardId, id: LogId, kind: EntryKind, len: usize) -> FrameHead {
-        FrameHead { kind: FrameKind::Entry, tag: entry_tag(kind), shard, id, len: len as u32 }
+        FrameHead { kind: FrameKind::Entry, tag: entry_tag(kind), shard, id, len: len as u32, copy: false }
+    }
+
+    /// The copy of an entry.
+    pub fn copy(shard: ShardId, id: LogId, kind: EntryKind, len: usize) -> FrameHead {
+        FrameHead { copy: true, ..FrameHead::entry(shard, id, kind, len) }
     }
 
     pub fn vote(shard: ShardId, len: usize) -> FrameHead {
-        FrameHead { kind: FrameKind::Vote, tag: 0, shard, id: LogId::default(), len: len as u32 }
+        FrameHead { kind: FrameKind::Vote, tag: 0, shard, id: LogId::default(), len: len as u32, copy: false }
     }
 
-    /// A mark without payload: committed, truncate or purge.
+    /// A mark without payload: committed, truncate, purge or first.
     pub fn mark(kind: FrameKind, shard: ShardId, id: Option<LogId>) -> FrameHead {
-        FrameHead { kind, tag: u8::from(id.is_some()), shard, id: id.unwrap_or_default(), len: 0 }
+        FrameHead { kind, tag: u8::from(id.is_some()), shard, id: id.unwrap_or_default(), len: 0, copy: false }
     }
 
     /// The id of a mark.
@@ -100,9 +114,14 @@ impl FrameHead {
                 leader: NodeId(u64_at(head, 32)),
             },
             len: u32_at(head, 4),
+            copy: u32_at(head, 12) & FLAG_COPY != 0,
         };
-        if frame.kind == FrameKind::Entry && frame.entry_kind().is_none() {
+        let is_entry = frame.kind == FrameKind::Entry;
+        if is_entry && frame.entry_kind().is_none() {
             return Err(BadFrame::Kind);
+        }
+        if u32_at(head, 12) & !FLAG_COPY != 0 || (frame.copy && !is_entry) {
+            return Err(BadFrame::Flags);
         }
         Ok(frame)
     }
@@ -128,6 +147,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, head: &FrameHead, payload: &[u8]) {
     bytes[8] = kind_byte(head.kind);
     bytes[9] = head.tag;
     bytes[10..12].copy_from_slice(&head.shard.0.to_le_bytes());
+    bytes[12..16].copy_from_slice(&(u32::from(head.copy) * FLAG_COPY).to_le_bytes());
     bytes[16..24].copy_from_slice(&head.id.index.0.to_le_bytes());
     bytes[24..32].copy_from_slice(&head.id.term.0.to_le_bytes());
     bytes[32..40].copy_from_slice(&head.id.leader.0.to_le_bytes());
@@ -194,6 +214,7 @@ fn kind_byte(kind: FrameKind) -> u8 {
         FrameKind::Committed => 3,
         FrameKind::Truncate => 4,
         FrameKind::Purge => 5,
+        FrameKind::First => 6,
     }
 }
 
@@ -205,6 +226,7 @@ fn kind_of(byte: u8) -> Option<FrameKind> {
         3 => Some(FrameKind::Committed),
         4 => Some(FrameKind::Truncate),
         5 => Some(FrameKind::Purge),
+        6 => Some(FrameKind::First),
         _ => None,
     }
 }
@@ -228,13 +250,16 @@ mod tests {
             Just(FrameKind::Vote),
             Just(FrameKind::Committed),
             Just(FrameKind::Truncate),
-            Just(FrameKind::Purge)
+            Just(FrameKind::Purge),
+            Just(FrameKind::First)
         ];
         let id = (any::<u64>(), any::<u64>(), any::<u64>());
-        (kinds, 0..3_u8, any::<u16>(), id, proptest::collection::vec(any::<u8>(), 0..200)).prop_map(
-            |(kind, tag, shard, (index, term, leader), payload)| {
+        let payload = proptest::collection::vec(any::<u8>(), 0..200);
+        (kinds, 0..3_u8, any::<bool>(), any::<u16>(), id, payload).prop_map(
+            |(kind, tag, copy, shard, (index, term, leader), payload)| {
                 let id = LogId { index: LogIndex(index), term: Term(term), leader: NodeId(leader) };
-                (FrameHead { kind, tag, shard: ShardId(shard), id, len: payload.len() as u32 }, payload)
+                let copy = copy && kind == FrameKind::Entry;
+                (FrameHead { kind, tag, shard: ShardId(shard), id, len: payload.len() as u32, copy }, payload)
             },
         )
     }
@@ -262,6 +287,14 @@ mod tests {
             let bit = bit.index((FRAME_HEAD + payload.len()) * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert!(FrameHead::decode_verified(&bytes).is_err());
+        }
+
+        #[test]
+        fn flags_that_do_not_exist_are_refused((head, payload) in any_head(), flag in 1..32_usize) {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, &head, &payload);
+            bytes[12 + flag / 8] |= 1_u8 << (flag % 8);
+            prop_assert_eq!(FrameHead::decode(&bytes), Err(BadFrame::Flags));
         }
 
         #[test]

@@ -1,13 +1,15 @@
 //! Where the entries of one shard are: log index → place in the journal.
 //!
-//! What always holds: the places of a shard are contiguous in log index, and those that are known rise in
-//! position (a shard's entries are written in order).
+//! What always holds: the places of a shard are contiguous in log index. Those that are known rise in position (a shard's
+//! entries are written in order) but for entries that were copied forward. What each file holds is counted, so that
+//! a file nobody needs is known without a look at each entry.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use crate::id::{LogIndex, Term};
 
+use super::frame::frame_len;
 use super::position::Position;
 
 /// The place of one entry's frame.
@@ -22,6 +24,9 @@ pub(crate) struct Location {
     /// How many truncations the shard had seen when the entry was appended.
     pub round: u32,
 }
+
+/// Room for so many entries is never given back.
+const SPARE_ENTRIES: usize = 1024;
 
 const _: () = assert!(size_of::<Location>() == 24, "a million entries cost 24 MB");
 
@@ -41,6 +46,11 @@ impl Location {
         (self.file != 0).then_some(Position { file: self.file, offset: self.offset })
     }
 
+    /// Bytes of its frame.
+    pub fn frame_bytes(&self) -> usize {
+        frame_len(self.len as usize)
+    }
+
     fn settle(&mut self, position: Position) {
         (self.file, self.offset) = (position.file, position.offset);
     }
@@ -51,6 +61,10 @@ impl Location {
 pub(crate) struct EntryIndex {
     first: u64,
     locations: VecDeque<Location>,
+    /// Bytes of all frames, those that are not synced included.
+    frame_bytes: u64,
+    /// How many of the entries are in each file; files without any are not here.
+    files: BTreeMap<u32, u32>,
 }
 
 impl EntryIndex {
@@ -63,12 +77,21 @@ impl EntryIndex {
         self.locations.get(self.place(index)?)
     }
 
+    /// Bytes of the frames of all entries.
+    pub fn frame_bytes(&self) -> u64 {
+        self.frame_bytes
+    }
+
     /// Adds the entry `index`, which must follow the last one if there is one.
     pub fn push(&mut self, index: LogIndex, location: Location) {
         if self.locations.is_empty() {
             self.first = index.0;
         }
         debug_assert_eq!(index, self.range().end);
+        self.frame_bytes += location.frame_bytes() as u64;
+        if location.file != 0 {
+            *self.files.entry(location.file).or_default() += 1;
+        }
         self.locations.push_back(location);
     }
 
@@ -77,29 +100,91 @@ impl EntryIndex {
         let Some(location) = self.place(index).and_then(|place| self.locations.get_mut(place)) else { return };
         if location.round == round && location.file == 0 {
             location.settle(position);
+            *self.files.entry(position.file).or_default() += 1;
         }
+    }
+
+    /// States where the copy of an entry has been synced, unless the entry at `from` was forgotten meanwhile.
+    pub fn relocate(&mut self, index: LogIndex, from: Position, to: Position) {
+        let Some(location) = self.place(index).and_then(|place| self.locations.get_mut(place)) else { return };
+        if location.position() == Some(from) {
+            location.settle(to);
+            leave(&mut self.files, from.file);
+            *self.files.entry(to.file).or_default() += 1;
+        }
+    }
+
+    /// States where the copy of a synced entry is.
+    pub fn replace(&mut self, index: LogIndex, copy: Location) {
+        if let Some(from) = self.get(index).and_then(Location::position)
+            && let Some(to) = copy.position()
+        {
+            self.relocate(index, from, to);
+        }
+    }
+
+    /// The entries from `index` on, and their places.
+    pub fn from(&self, index: LogIndex) -> impl Iterator<Item = (LogIndex, &Location)> {
+        let skip = usize::try_from(index.0.saturating_sub(self.first)).unwrap_or(usize::MAX).min(self.locations.len());
+        (self.first + skip as u64..).map(LogIndex).zip(self.locations.range(skip..))
+    }
+
+    /// All entries and their places.
+    pub fn into_locations(self) -> impl Iterator<Item = (LogIndex, Location)> {
+        (self.first..).map(LogIndex).zip(self.locations)
     }
 
     /// Forgets entries from `index` on.
     pub fn truncate_from(&mut self, index: LogIndex) {
-        let kept = index.0.saturating_sub(self.first);
-        self.locations.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+        let kept = usize::try_from(index.0.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        while self.locations.len() > kept {
+            let gone = self.locations.pop_back();
+            self.forget(gone);
+        }
     }
 
     /// Forgets entries up to and including `index`.
     pub fn purge_upto(&mut self, index: LogIndex) {
         let gone = (index.0.saturating_add(1)).saturating_sub(self.first).min(self.locations.len() as u64);
-        self.locations.drain(..gone as usize);
+        for _ in 0..gone {
+            let gone = self.locations.pop_front();
+            self.forget(gone);
+        }
         self.first += gone;
+        if self.locations.len().max(SPARE_ENTRIES) < self.locations.capacity() / 4 {
+            self.locations.shrink_to(2 * self.locations.len().max(SPARE_ENTRIES));
+        }
     }
 
-    /// The file that holds the oldest entry, if that is synced.
+    /// The oldest file that holds an entry.
     pub fn oldest_file(&self) -> Option<u32> {
-        self.locations.front().and_then(Location::position).map(|position| position.file)
+        self.files.first_key_value().map(|(file, _)| *file)
+    }
+
+    /// Whether an entry is in this file.
+    pub fn is_in(&self, file: u32) -> bool {
+        self.files.contains_key(&file)
+    }
+
+    fn forget(&mut self, gone: Option<Location>) {
+        let Some(gone) = gone else { return };
+        self.frame_bytes -= gone.frame_bytes() as u64;
+        if gone.file != 0 {
+            leave(&mut self.files, gone.file);
+        }
     }
 
     fn place(&self, index: LogIndex) -> Option<usize> {
         usize::try_from(index.0.checked_sub(self.first)?).ok()
+    }
+}
+
+/// One entry less in the file.
+fn leave(files: &mut BTreeMap<u32, u32>, file: u32) {
+    let Some(entries) = files.get_mut(&file) else { return };
+    *entries -= 1;
+    if *entries == 0 {
+        files.remove(&file);
     }
 }
 
@@ -137,5 +222,25 @@ mod tests {
         assert_eq!(index.get(LogIndex(3)).unwrap().position(), None);
         index.settle(LogIndex(3), 1, Position { file: 1, offset: 8192 });
         assert_eq!(index.get(LogIndex(3)).unwrap().position(), Some(Position { file: 1, offset: 8192 }));
+    }
+
+    #[test]
+    fn what_each_file_holds_is_counted_through_all_of_an_entrys_life() {
+        let at = |file| Position { file, offset: 4096 };
+        let mut index = index(1, 6);
+        for (n, file) in [(1, 1), (2, 1), (3, 2), (4, 2)] {
+            index.settle(LogIndex(n), 0, at(file));
+        }
+        assert_eq!((index.oldest_file(), index.frame_bytes()), (Some(1), 6 * 56));
+        index.relocate(LogIndex(1), at(1), at(3));
+        index.relocate(LogIndex(2), at(9), at(3));
+        assert_eq!(index.oldest_file(), Some(1), "the second entry was not where its copy was made from");
+        index.relocate(LogIndex(2), at(1), at(3));
+        assert_eq!((index.oldest_file(), index.is_in(3)), (Some(2), true));
+        index.truncate_from(LogIndex(4));
+        index.purge_upto(LogIndex(2));
+        assert_eq!((index.oldest_file(), index.is_in(3), index.frame_bytes()), (Some(2), false, 56));
+        index.truncate_from(LogIndex(0));
+        assert_eq!((index.oldest_file(), index.frame_bytes()), (None, 0));
     }
 }

@@ -6,13 +6,16 @@
 //!
 //! The parts: `frame`, `block`, `file` and `checkpoint` say what the bytes are; `queue`, `index` and `tail_cache` are
 //! what is in memory, held together by `state` under one lock; `writer` is the one thread that writes, `reserve`
-//! makes files before it needs them, `reader` reads; `recovery`, `scan` and `replay` bring it all back.
+//! makes files before it needs them, `copy_forward` frees old ones, `reader` reads; `recovery`, `scan`, `replay` and
+//! `hole` bring it all back.
 
 mod block;
 mod checkpoint;
+mod copy_forward;
 mod executor;
 mod file;
 mod frame;
+mod hole;
 mod index;
 mod position;
 mod queue;
@@ -107,6 +110,21 @@ pub struct ShardLog {
     pub last: Option<LogId>,
 }
 
+/// How much a journal holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct JournalUsage {
+    /// Files with blocks, the one that is being written included.
+    pub files: usize,
+    /// Files ready to be written.
+    pub files_ready: usize,
+    /// Bytes of each file.
+    pub file_bytes: u64,
+    /// Bytes of the frames of all entries that are not purged.
+    pub live_bytes: u64,
+    /// Bytes of frames that were copied forward since start.
+    pub copied_bytes: u64,
+}
+
 /// Sizes and bounds.
 #[derive(Clone, Debug)]
 pub struct JournalOptions {
@@ -116,6 +134,11 @@ pub struct JournalOptions {
     pub block_bytes_max: usize,
     /// Files kept ready ahead of the active one.
     pub reserve_files: usize,
+    /// Files with blocks beyond which live entries of the oldest are copied forward. At least 1, the one being written.
+    pub held_files_max: usize,
+    /// Most bytes of frames of one shard that are not purged. The journal does not enforce it (a `Seal` must pass):
+    /// see [`Journal::unsealed_room`].
+    pub unsealed_bytes_max: u64,
     /// Bytes of recent entries kept in memory, all shards together.
     pub tail_cache_bytes: usize,
     /// Most bytes queued for the writer.
@@ -134,6 +157,8 @@ impl Default for JournalOptions {
             file_bytes: 256 << 20,
             block_bytes_max: 1 << 20,
             reserve_files: 2,
+            held_files_max: 8,
+            unsealed_bytes_max: 256 << 20,
             tail_cache_bytes: 256 << 20,
             queue_bytes_max: 64 << 20,
             proof_after: Duration::from_secs(1),
@@ -207,6 +232,7 @@ impl Journal {
         };
         let mut writer = Writer::new(shared.clone(), file, offset, checkpoint);
         writer.prove_recovered(last_block)?;
+        writer.retire_recovered();
         reserve::top_up(&shared);
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
         let handle = Mutex::new(Some(thread.context("start", "the journal's writer thread")?));
@@ -301,6 +327,42 @@ impl Journal {
     /// end of the log. Blocks: call it off the async workers.
     pub fn read(&self, shard: ShardId, range: Range<LogIndex>, bytes_max: usize) -> Result<Vec<Entry>> {
         reader::read(&self.shared, shard, range, bytes_max)
+    }
+
+    /// Bytes of the shard's frames that are not purged.
+    pub fn live_bytes(&self, shard: ShardId) -> u64 {
+        self.shared.state.lock().shards.get(&shard).map_or(0, |shard| shard.index.frame_bytes())
+    }
+
+    /// How much more of this shard may be appended before something of it must be sealed and purged. Who proposes looks
+    /// here before the append and refuses what does not fit: all but a `Seal`.
+    pub fn unsealed_room(&self, shard: ShardId) -> u64 {
+        self.shared.options.unsealed_bytes_max.saturating_sub(self.live_bytes(shard))
+    }
+
+    /// The shards that would have to be sealed and purged for the oldest file to be recycled; none if there is one
+    /// file only.
+    pub fn oldest_file_pinned_by(&self) -> Vec<ShardId> {
+        let state = self.shared.state.lock();
+        let Some(oldest) = state.files.used.keys().next().filter(|_| state.files.used.len() > 1) else {
+            return Vec::new();
+        };
+        let pins = state.shards.iter().filter(|(_, shard)| shard.index.is_in(*oldest));
+        let mut shards: Vec<_> = pins.map(|(id, _)| *id).collect();
+        shards.sort_unstable();
+        shards
+    }
+
+    /// How much the journal holds.
+    pub fn usage(&self) -> JournalUsage {
+        let state = self.shared.state.lock();
+        JournalUsage {
+            files: state.files.used.len(),
+            files_ready: state.files.ready.len(),
+            file_bytes: self.shared.options.file_bytes,
+            live_bytes: state.live_bytes(),
+            copied_bytes: state.copies.copied_bytes,
+        }
     }
 
     /// Writes and syncs what is queued and stops the writer thread.

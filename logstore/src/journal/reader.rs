@@ -29,13 +29,23 @@ pub(crate) fn read(shared: &Shared, shard: ShardId, range: Range<LogIndex>, byte
     }
     let plan = Plan::make(&shared.state.lock(), shard, range, bytes_max)?;
     let mut entries = Vec::with_capacity(plan.places.len() + plan.cached.len());
-    for run in runs(&plan.places) {
-        let number = run[0].1.file;
+    for places in plan.places.chunk_by(|before, after| before.1.file == after.1.file) {
+        let number = places[0].1.file;
         let (_, file) = plan.files.iter().find(|(held, _)| *held == number).expect("the plan holds its files");
-        read_run(&**file, shard, run, &mut entries)?;
+        read_places(&**file, shard, places, &mut entries)?;
     }
     entries.extend(plan.cached);
     Ok(entries)
+}
+
+/// Adds the entries at these places of one file.
+pub(crate) fn read_places(
+    file: &dyn DataFile,
+    shard: ShardId,
+    places: &[Place],
+    entries: &mut Vec<Entry>,
+) -> Result<()> {
+    runs(places).try_for_each(|run| read_run(file, shard, run, entries))
 }
 
 /// What is to be read where; made under the lock, carried out without it. While the plan holds a file, the
@@ -80,9 +90,10 @@ impl Plan {
     }
 }
 
-type Place = (LogIndex, Position, Location);
+/// An entry, and where it is.
+pub(crate) type Place = (LogIndex, Position, Location);
 
-/// Cuts places into runs that one call reads.
+/// Cuts places of one file into runs that one call reads. Copies may lie behind the entries that follow them.
 fn runs(places: &[Place]) -> impl Iterator<Item = &[Place]> {
     let mut rest = places;
     std::iter::from_fn(move || {
@@ -90,8 +101,8 @@ fn runs(places: &[Place]) -> impl Iterator<Item = &[Place]> {
         let near = |pair: &[Place]| {
             let (before, after) = (&pair[0], &pair[1]);
             let end = before.1.offset + frame_len(before.2.len as usize) as u32;
-            after.1.file == before.1.file
-                && after.1.offset.saturating_sub(end) <= GAP_BYTES_MAX
+            after.1.offset >= end
+                && after.1.offset - end <= GAP_BYTES_MAX
                 && after.1.offset + frame_len(after.2.len as usize) as u32 - first.offset <= RUN_BYTES_MAX
         };
         let len = 1 + rest.windows(2).take_while(|pair| near(pair)).count();

@@ -57,7 +57,7 @@ pub(crate) fn recover(disk: &dyn Disk, file_bytes: u64) -> Result<Recovered> {
     let (replay, tail) = replay_all(&used)?;
     let mut files = Files { next_number, ..Files::default() };
     files.used = used.into_iter().map(|used| (used.ready.head.number, used.ready.file)).collect();
-    let newest = files.used.keys().max().copied().unwrap_or(0);
+    let newest = files.used.last_key_value().map_or(0, |(number, _)| *number);
     for candidate in ready {
         take_ready(disk, &mut files, candidate.ready, file_bytes, newest)?;
     }

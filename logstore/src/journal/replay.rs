@@ -1,7 +1,6 @@
 //! What the frames of the recovered blocks add up to, shard by shard.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -13,10 +12,14 @@ use super::Vote;
 use super::block::BlockKind;
 use super::checkpoint::ShardMarks;
 use super::frame::{BadFrame, FrameHead, FrameKind, Frames};
+use super::hole::Hole;
 use super::index::{EntryIndex, Location};
 use super::position::Position;
 use super::recovery::rot;
 use super::state::ShardState;
+
+/// Where a log begins of which a checkpoint says nothing: those written before checkpoints did.
+const FIRST_INDEX: u64 = 1;
 
 /// All shards, as of the last block replayed.
 #[derive(Default)]
@@ -29,8 +32,8 @@ pub(crate) struct Replay {
 struct Shard {
     marks: ShardMarks,
     index: EntryIndex,
-    /// Entries that lay before the oldest file. A purge or truncation further on must cover them.
-    before_oldest: Option<RangeInclusive<u64>>,
+    /// Entries that lay before the oldest file; the index begins after them.
+    before_oldest: Hole,
 }
 
 /// A block that verifies but does not follow from what is before it.
@@ -70,24 +73,31 @@ impl Replay {
     }
 
     fn gap(&self, shard: ShardId, neighbours: &Neighbours) -> Option<String> {
-        let next = self.shards.get(&shard).and_then(|shard| shard.marks.last).map_or(0, |last| last.index.0 + 1);
-        match neighbours.first_after.get(&shard) {
+        let known = self.shards.get(&shard);
+        let next = known.and_then(|shard| shard.marks.last).map_or(0, |last| last.index.0 + 1);
+        let newer = match neighbours.first_after.get(&shard) {
             None => Some(format!("shard {shard} possibly from entry {next} on")),
             Some(after) if after.0 > next => Some(format!("shard {shard} entries {next} to {}", after.0 - 1)),
             Some(_) => None,
-        }
+        };
+        let copies = known.and_then(|shard| shard.before_oldest.missing()).map(|missing| {
+            format!("shard {shard} possibly copies of entries {} to {}", missing.start(), missing.end())
+        });
+        let gaps: Vec<_> = newer.into_iter().chain(copies).collect();
+        (!gaps.is_empty()).then(|| gaps.join(", "))
     }
 
     /// The shards' states. Entries that are gone with an older file and not purged are an error.
     pub fn finish(self) -> Result<HashMap<ShardId, ShardState>> {
         let mut states = HashMap::with_capacity(self.shards.len());
         for (id, shard) in self.shards {
-            if let Some(gone) = shard.before_oldest {
+            if let Some(gone) = shard.before_oldest.missing() {
                 let affected = format!("shard {id} entries {} to {}", gone.start(), gone.end());
                 return Err(rot(0, 0, "an older journal file is gone", &affected));
             }
-            let ShardMarks { vote, committed, purged, last } = shard.marks;
-            states.insert(id, ShardState { vote, committed, purged, last, index: shard.index, ..Default::default() });
+            let ShardMarks { vote, committed, purged, last, .. } = shard.marks;
+            let index = shard.before_oldest.into_index(shard.index);
+            states.insert(id, ShardState { vote, committed, purged, last, index, ..Default::default() });
         }
         Ok(states)
     }
@@ -96,11 +106,13 @@ impl Replay {
 impl Shard {
     fn frame(&mut self, head: &FrameHead, payload: &[u8], at: Position) -> std::result::Result<(), Inconsistent> {
         match head.kind {
+            FrameKind::Entry if head.copy => self.copy(head, at)?,
             FrameKind::Entry => self.entry(head, at)?,
             FrameKind::Vote => self.marks.vote = Some(Vote(Bytes::copy_from_slice(payload))),
             FrameKind::Committed => self.marks.committed = head.marked(),
             FrameKind::Truncate => self.truncate_after(head.marked()),
             FrameKind::Purge => self.purge_upto(head.id),
+            FrameKind::First => self.marks.first = head.marked(),
         }
         Ok(())
     }
@@ -113,7 +125,22 @@ impl Shard {
             });
         }
         self.index.push(head.id.index, Location::at(at, head.id.term, head.len));
-        self.marks.last = Some(head.id);
+        self.marks.append(head.id);
+        Ok(())
+    }
+
+    /// A copy is written of what is live, after all frames that could say otherwise. So it takes the place of an entry that
+    /// is the same, or of one that lay before the oldest file, and of none that came later.
+    fn copy(&mut self, head: &FrameHead, at: Position) -> std::result::Result<(), Inconsistent> {
+        let (index, copied) = (head.id.index, Location::at(at, head.id.term, head.len));
+        match self.index.get(index) {
+            Some(held) if (held.term, held.len) == (copied.term, copied.len) => self.index.replace(index, copied),
+            None if self.before_oldest.contains(index) => self.before_oldest.fill(index, copied),
+            _ => {
+                let (what, affected) = (format!("a copy of entry {index}, which is not live"), head.shard);
+                return Err(Inconsistent { what, affected: format!("shard {affected}") });
+            }
+        }
         Ok(())
     }
 
@@ -121,22 +148,21 @@ impl Shard {
         let from = last.map_or(LogIndex(0), |last| last.index.next());
         self.marks.truncate_after(last);
         self.index.truncate_from(from);
-        self.before_oldest =
-            self.before_oldest.take().map(|gone| *gone.start()..=(*gone.end()).min(from.0.wrapping_sub(1)));
-        self.before_oldest = self.before_oldest.take().filter(|gone| from.0 > 0 && !gone.is_empty());
+        self.before_oldest.truncate_from(from);
     }
 
     fn purge_upto(&mut self, upto: LogId) {
         self.marks.purge_upto(upto);
         self.index.purge_upto(upto.index);
-        let left = self.before_oldest.take().map(|gone| (*gone.start()).max(upto.index.0 + 1)..=*gone.end());
-        self.before_oldest = left.filter(|gone| !gone.is_empty());
+        self.before_oldest.purge_upto(upto.index);
     }
 
     /// The oldest file's checkpoint states the last entry before it.
     fn begin_after(&mut self, last: Option<LogId>) {
-        let first = self.marks.purged.map_or(0, |purged| purged.index.0 + 1);
-        self.before_oldest = last.map(|last| first..=last.index.0).filter(|gone| !gone.is_empty());
+        let purged = self.marks.purged.map(|purged| purged.index.0.saturating_add(1));
+        let first = purged.or(self.marks.first.map(|first| first.index.0)).unwrap_or(FIRST_INDEX);
+        let end = last.map_or(0, |last| last.index.0.saturating_add(1));
+        self.before_oldest = Hole::new(first..end);
         self.marks.last = last.or(self.marks.purged);
     }
 
@@ -176,7 +202,7 @@ impl Neighbours {
     /// Takes in a good block further on.
     pub fn after(&mut self, body: &[u8]) {
         for (_, head, _) in Frames::new(body).filter_map(|frame| frame.ok()) {
-            if head.kind == FrameKind::Entry {
+            if head.kind == FrameKind::Entry && !head.copy {
                 self.first_after.entry(head.shard).or_insert(head.id.index);
             }
         }

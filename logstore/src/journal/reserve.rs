@@ -6,11 +6,9 @@
 //! reserve file is missing and could not be made, [`Files::has_room`] says no: space is certain before anything is accepted,
 //! so the writer never meets a full disk.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
-
-use hashbrown::HashMap;
 
 use crate::io::{Context, DataFile, Disk};
 use crate::{Error, Result};
@@ -27,7 +25,7 @@ const ZERO_SYNC_STEPS: u64 = 4;
 #[derive(Default)]
 pub(crate) struct Files {
     /// Files that hold blocks, by number.
-    pub used: HashMap<u32, Arc<dyn DataFile>>,
+    pub used: BTreeMap<u32, Arc<dyn DataFile>>,
     /// Ready to be written, in order.
     pub ready: VecDeque<ReadyFile>,
     /// Files nobody needs any more, oldest first.
@@ -63,11 +61,9 @@ impl Files {
 
     /// Takes out of use all files before `needed`.
     pub fn retire_before(&mut self, needed: u32) {
-        let mut gone: Vec<u32> = self.used.keys().copied().filter(|number| *number < needed).collect();
-        gone.sort_unstable();
-        for number in gone {
-            self.retired.extend(self.used.remove(&number).map(|file| Retired { number, file }));
-        }
+        let needed = self.used.split_off(&needed);
+        let gone = std::mem::replace(&mut self.used, needed);
+        self.retired.extend(gone.into_iter().map(|(number, file)| Retired { number, file }));
     }
 
     /// Whether nothing is to be done.

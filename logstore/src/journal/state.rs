@@ -14,6 +14,7 @@ use crate::Error;
 use crate::id::{LogId, LogIndex, ShardId};
 use crate::io::Disk;
 
+use super::copy_forward::CopyForward;
 use super::frame::frame_len;
 use super::index::{EntryIndex, Location};
 use super::queue::Queue;
@@ -39,6 +40,7 @@ pub(crate) struct State {
     pub queue: Queue,
     pub cache: TailCache,
     pub files: Files,
+    pub copies: CopyForward,
     /// Shards whose committed id is not written yet.
     pub uncommitted: Vec<ShardId>,
     /// Why nothing is accepted any more.
@@ -68,6 +70,7 @@ impl State {
             queue: Queue::default(),
             cache: TailCache::default(),
             files,
+            copies: CopyForward::default(),
             uncommitted: Vec::new(),
             stopped: None,
             closing: false,
@@ -111,6 +114,15 @@ impl State {
         }
         state.index.purge_upto(upto.index);
         self.cache.purge_upto(shard, upto.index);
+    }
+
+    /// Takes files before `active` out of use, as far as no entry in them is live.
+    pub fn retire(&mut self, active: u32) {
+        // What ends the life of entries must be on the disk before they are not.
+        if !self.queue.forgets() {
+            let needed = self.shards.values().filter_map(|shard| shard.index.oldest_file()).min();
+            self.files.retire_before(needed.unwrap_or(active).min(active));
+        }
     }
 
     /// An error once nothing is accepted any more.

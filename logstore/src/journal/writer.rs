@@ -14,8 +14,10 @@ use crate::id::{LogId, ShardId};
 use crate::io::{Context, DataFile, read_full};
 use crate::{Error, Result};
 
+use super::Entry;
 use super::block::{BLOCK_HEAD, BlockBuilder, BlockKind};
 use super::checkpoint::Checkpoint;
+use super::copy_forward::{self, Copy};
 use super::file::{self, FILE_HEAD, FileHead};
 use super::frame::{FrameHead, FrameKind, frame_len};
 use super::position::Position;
@@ -38,6 +40,9 @@ pub(crate) struct Writer {
     committed: Vec<(ShardId, Option<LogId>)>,
     /// Where the frames of each work of the batch begin in the block.
     starts: Vec<u32>,
+    /// Entries that are written again with the batch, and where their frames begin in the block.
+    copies: Vec<Copy>,
+    copy_starts: Vec<u32>,
 }
 
 /// How far the last acknowledged block is proven.
@@ -52,8 +57,8 @@ enum Proof {
 enum Step {
     Commit,
     WriteProof,
-    SyncProof,
-    TopUp,
+    /// Nobody has asked for anything for a while.
+    Idle,
     Close,
 }
 
@@ -71,6 +76,8 @@ impl Writer {
             batch: Vec::new(),
             committed: Vec::new(),
             starts: Vec::new(),
+            copies: Vec::new(),
+            copy_starts: Vec::new(),
         }
     }
 
@@ -84,6 +91,11 @@ impl Writer {
         sync(&self.active)?;
         self.write_proof()?;
         self.sync_proof()
+    }
+
+    /// Takes files out of use that were not, or not yet, when the journal stopped.
+    pub fn retire_recovered(&self) {
+        self.shared.state.lock().retire(self.active.head.number);
     }
 
     /// Writes the active file from an offset to its end as it is read.
@@ -108,10 +120,9 @@ impl Writer {
     fn run_until_closed(&mut self) -> Result<()> {
         loop {
             match self.next_step() {
-                Step::Commit => self.commit()?,
+                Step::Commit => self.commit(0)?,
                 Step::WriteProof => self.write_proof()?,
-                Step::SyncProof => self.sync_proof()?,
-                Step::TopUp => reserve::top_up(&self.shared),
+                Step::Idle => self.idle()?,
                 Step::Close => return self.finish(),
             }
         }
@@ -134,7 +145,8 @@ impl Writer {
                 return Step::WriteProof;
             }
             let wants_files = state.files.failure.is_some();
-            if self.proof == Proof::Synced && !wants_files && state.uncommitted.is_empty() {
+            let copies = state.copies.next_bytes().is_some() || state.file_to_copy(&shared.options).is_some();
+            if self.proof == Proof::Synced && !wants_files && !copies && state.uncommitted.is_empty() {
                 shared.work.wait(&mut state);
                 continue;
             }
@@ -144,7 +156,7 @@ impl Writer {
                     self.take(&mut state);
                     return Step::Commit;
                 }
-                return if self.proof == Proof::Written { Step::SyncProof } else { Step::TopUp };
+                return Step::Idle;
             }
         }
     }
@@ -159,10 +171,11 @@ impl Writer {
         }
     }
 
-    /// One group commit.
-    fn commit(&mut self) -> Result<()> {
+    /// One group commit, with at least `share` bytes of copies if there are any.
+    fn commit(&mut self, share: usize) -> Result<()> {
         self.build();
         self.make_room()?;
+        self.add_copies(share.max(copy_forward::share(self.block.len(), &self.shared.options)));
         let at = Position { file: self.active.head.number, offset: self.tail };
         let bytes = self.block.finish(BlockKind::Commit, at, at, self.active.head.salt);
         let written = bytes.len() as u64;
@@ -172,11 +185,55 @@ impl Writer {
         self.tail += written as u32;
         self.proof = Proof::Missing;
         self.note_written();
-        let forgot = self.publish(at);
+        let (forgot, copies) = self.publish(at);
         if forgot {
             reserve::top_up(&self.shared);
         }
+        if copies {
+            copy_forward::read_ahead(&self.shared);
+        }
         Ok(())
+    }
+
+    fn idle(&mut self) -> Result<()> {
+        copy_forward::read_ahead(&self.shared);
+        if self.make_room_for_copy()? {
+            self.commit(copy_forward::idle_share(&self.shared.options))
+        } else if self.proof == Proof::Written {
+            self.sync_proof()
+        } else {
+            reserve::top_up(&self.shared);
+            Ok(())
+        }
+    }
+
+    /// Whether a copy is there and has room. Copies alone begin a file only if the reserve is whole: it is for what has been
+    /// accepted.
+    fn make_room_for_copy(&mut self) -> Result<bool> {
+        let room = (self.active.head.file_bytes - u64::from(self.tail)) as usize;
+        let (next, ready) = {
+            let state = self.shared.state.lock();
+            (state.copies.next_bytes(), state.files.ready.len())
+        };
+        match next {
+            Some(next) if BLOCK_HEAD + next <= room => Ok(true),
+            Some(_) if ready >= self.shared.options.reserve_files.max(1) => self.begin_next_file().map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Fills what the block leaves of its file with copies, up to the block's share.
+    fn add_copies(&mut self, share: usize) {
+        let room = (self.active.head.file_bytes - u64::from(self.tail)) as usize - self.block.len();
+        {
+            let State { copies, shards, .. } = &mut *self.shared.state.lock();
+            copies.take(shards, share, room, &mut self.copies);
+        }
+        for copy in &self.copies {
+            let Entry { id, kind, payload } = &copy.entry;
+            let start = self.block.add(&FrameHead::copy(copy.shard, *id, *kind, payload.len()), payload);
+            self.copy_starts.push(start);
+        }
     }
 
     fn build(&mut self) {
@@ -196,16 +253,21 @@ impl Writer {
         if self.fits() {
             return Ok(());
         }
+        self.begin_next_file()?;
+        if self.fits() {
+            return Ok(());
+        }
+        Err(Error::Stopped(format!("files of {} bytes are too small for so many shards", self.active.head.file_bytes)))
+    }
+
+    fn begin_next_file(&mut self) -> Result<()> {
         let next = self.next_file()?;
         let before = Position { file: self.active.head.number, offset: self.tail };
         let tail = begin_file(&next, before, &self.checkpoint)?;
         self.shared.state.lock().files.used.insert(next.head.number, next.file.clone());
         (self.active, self.tail) = (next, tail);
         reserve::top_up(&self.shared);
-        if self.fits() {
-            return Ok(());
-        }
-        Err(Error::Stopped(format!("files of {} bytes are too small for so many shards", self.active.head.file_bytes)))
+        Ok(())
     }
 
     fn fits(&self) -> bool {
@@ -240,10 +302,12 @@ impl Writer {
         }
     }
 
-    /// States where the synced entries are, then tells everybody. Says whether files may have become free.
-    fn publish(&mut self, block: Position) -> bool {
-        let (mut evicted, mut forgot, mut bytes) = (Vec::new(), false, 0);
-        {
+    /// States where the synced entries are, then tells everybody. Says whether files may have become free, and
+    /// whether entries are to be copied.
+    fn publish(&mut self, block: Position) -> (bool, bool) {
+        let (mut evicted, mut bytes) = (Vec::new(), 0);
+        let mut forgot = !self.copies.is_empty();
+        let wants_copies = {
             let mut state = self.shared.state.lock();
             for (work, start) in self.batch.iter().zip(&self.starts) {
                 bytes += work.bytes();
@@ -251,21 +315,24 @@ impl Writer {
                 forgot |= matches!(work.what, What::Truncate(_) | What::Purge(_));
             }
             state.queue.written(bytes);
+            for (copy, start) in self.copies.drain(..).zip(self.copy_starts.drain(..)) {
+                let to = Position { offset: block.offset + start, ..block };
+                settle_copy(&mut state, &copy, to);
+            }
             let State { cache, shards, .. } = &mut *state;
             let synced = |shard, index| State::is_synced(shards, shard, index);
             cache.evict(self.shared.options.tail_cache_bytes, synced, &mut evicted);
-            if forgot && !state.queue.forgets() {
-                let needed = state.shards.values().filter_map(|shard| shard.index.oldest_file()).min();
-                let active = self.active.head.number;
-                state.files.retire_before(needed.unwrap_or(active).min(active));
+            if forgot {
+                state.retire(self.active.head.number);
             }
-        }
+            state.file_to_copy(&self.shared.options).is_some()
+        };
         for work in self.batch.drain(..) {
             if let Some(done) = work.done {
                 done(Ok(()));
             }
         }
-        forgot
+        (forgot, wants_copies)
     }
 
     fn write_proof(&mut self) -> Result<()> {
@@ -287,7 +354,7 @@ impl Writer {
 
     fn finish(&mut self) -> Result<()> {
         if !self.batch.is_empty() || !self.committed.is_empty() {
-            self.commit()?;
+            self.commit(0)?;
         }
         if self.proof == Proof::Missing {
             self.write_proof()?;
@@ -350,6 +417,15 @@ fn add_frames(block: &mut BlockBuilder, work: &Work) -> u32 {
         What::Vote(vote) => block.add(&FrameHead::vote(shard, vote.0.len()), &vote.0),
         What::Truncate(last) => block.add(&FrameHead::mark(FrameKind::Truncate, shard, *last), &[]),
         What::Purge(upto) => block.add(&FrameHead::mark(FrameKind::Purge, shard, Some(*upto)), &[]),
+    }
+}
+
+fn settle_copy(state: &mut State, copy: &Copy, to: Position) {
+    let bytes = copy.frame_bytes() as u64;
+    state.copies.copied_bytes += bytes;
+    metrics::counter!("skein_journal_copied_bytes_total").increment(bytes);
+    if let Some(shard) = state.shards.get_mut(&copy.shard) {
+        shard.index.relocate(copy.entry.id.index, copy.from, to);
     }
 }
 
