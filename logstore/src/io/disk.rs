@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{DataFile, Disk};
+use super::{DataFile, Disk, Region, map};
 
 /// A directory of the file system.
 pub struct RealDisk {
@@ -33,20 +33,16 @@ impl Disk for RealDisk {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        let entries = match fs::read_dir(self.at(dir)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            // A name that is not UTF-8 is none of ours.
-            if let (true, Ok(name)) = (entry.file_type()?.is_file(), entry.file_name().into_string()) {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        names(&self.at(dir), |kind| kind.is_file())
+    }
+
+    fn list_dirs(&self, dir: &str) -> io::Result<Vec<String>> {
+        let dirs = names(&self.at(dir), |kind| kind.is_dir())?;
+        let holds_anything =
+            |name: &String| fs::read_dir(self.at(dir).join(name)).map(|mut held| held.next().is_some());
+        dirs.into_iter()
+            .filter_map(|name| holds_anything(&name).map(|holds| holds.then_some(name)).transpose())
+            .collect()
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn DataFile>> {
@@ -70,6 +66,24 @@ impl Disk for RealDisk {
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
         sync_names(&self.at(dir))
     }
+}
+
+/// The names in a directory of what is of a kind, sorted.
+fn names(dir: &Path, is_wanted: impl Fn(fs::FileType) -> bool) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        // A name that is not UTF-8 is none of ours.
+        if let (true, Ok(name)) = (is_wanted(entry.file_type()?), entry.file_name().into_string()) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn sync_names(dir: &Path) -> io::Result<()> {
@@ -112,6 +126,10 @@ impl DataFile for RealFile {
             result => Ok(result?),
         }
     }
+
+    fn map(&self, offset: u64, len: usize) -> io::Result<Region> {
+        map::of_file(&self.file, offset, len)
+    }
 }
 
 #[cfg(test)]
@@ -135,7 +153,12 @@ mod tests {
         let (again, mut buffer) = (disk.open("journal/b").unwrap(), [0; 5]);
         assert_eq!((again.len().unwrap(), again.read_at(&mut buffer, 4096).unwrap()), (8192, 5));
         assert_eq!(&buffer, b"bytes");
+        let region = again.map(4097, 3).unwrap();
+        assert_eq!(disk.list_dirs("").unwrap(), ["journal"]);
         disk.remove("journal/b").unwrap();
+        assert_eq!(disk.list_dirs("").unwrap(), Vec::<String>::new());
+        assert_eq!(&region[..], b"yte", "a mapped file outlives its name");
+        assert!(again.map(4096, 0).unwrap().is_empty());
         assert_eq!(disk.open("journal/b").err().unwrap().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod disk;
 pub mod faulty;
+mod map;
 
 use std::io;
 use std::path::Path;
@@ -14,12 +15,16 @@ use std::time::Duration;
 
 use crate::{Error, Result};
 
+pub use map::Region;
+
 /// A directory of data files. `disk::RealDisk` is the real one, `faulty::FaultyDisk` the one tests use.
 pub trait Disk: Send + Sync + 'static {
     /// Creates a directory and makes its name durable; one that exists is left as it is.
     fn create_dir(&self, dir: &str) -> io::Result<()>;
     /// The names of the files in a directory, sorted; empty if there is no such directory.
     fn list(&self, dir: &str) -> io::Result<Vec<String>>;
+    /// The names of the directories in a directory that hold anything, sorted; empty if there is no such directory.
+    fn list_dirs(&self, dir: &str) -> io::Result<Vec<String>>;
     /// Opens a file that exists, for reading and writing.
     fn open(&self, path: &str) -> io::Result<Arc<dyn DataFile>>;
     /// Creates a file that must not exist, empty. Its name is durable after [`Disk::sync_dir`].
@@ -50,6 +55,16 @@ pub trait DataFile: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Takes the space for the first `len` bytes now, so that writing them cannot fail for lack of it.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Part of the file as memory, to be read where it lies if the implementation can, else read into memory of its own.
+    /// Only for files that are complete, were verified and never change again. The caller has checked that the file is
+    /// that long.
+    fn map(&self, offset: u64, len: usize) -> io::Result<Region> {
+        let mut bytes = vec![0; len];
+        match read_full(self, &mut bytes, offset)? {
+            read if read == len => Ok(Region::owned(bytes)),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
 }
 
 /// The real file system, rooted at a directory.
@@ -58,7 +73,7 @@ pub fn real(root: &Path) -> Arc<dyn Disk> {
 }
 
 /// Fills as much of `buffer` as the file has from `offset` on; states how much that was.
-pub(crate) fn read_full(file: &dyn DataFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn read_full<F: DataFile + ?Sized>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match file.read_at(&mut buffer[filled..], offset + filled as u64) {

@@ -206,8 +206,17 @@ impl Disk for FaultyDisk {
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let mut state = self.state();
         state.attempt(Operation::List)?;
-        let in_dir = |path: &String| path.strip_prefix(dir)?.strip_prefix('/').map(str::to_owned);
+        let in_dir = |path: &String| Some(below(path, dir)?.to_owned()).filter(|name| !name.contains('/'));
         Ok(state.names.keys().filter_map(in_dir).collect())
+    }
+
+    fn list_dirs(&self, dir: &str) -> io::Result<Vec<String>> {
+        let mut state = self.state();
+        state.attempt(Operation::List)?;
+        let in_dir = |path: &String| Some(below(path, dir)?.split_once('/')?.0.to_owned());
+        let mut names: Vec<_> = state.names.keys().filter_map(in_dir).collect();
+        names.dedup();
+        Ok(names)
     }
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn DataFile>> {
@@ -251,6 +260,11 @@ impl Disk for FaultyDisk {
         state.name_changes.clear();
         Ok(())
     }
+}
+
+/// The rest of a path that lies in a directory ("" is the root).
+fn below<'a>(path: &'a str, dir: &str) -> Option<&'a str> {
+    if dir.is_empty() { Some(path) } else { path.strip_prefix(dir)?.strip_prefix('/') }
 }
 
 struct FaultyFile {
