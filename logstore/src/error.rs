@@ -1,6 +1,7 @@
 //! What can go wrong with bytes, with the facts inside.
 
 use crate::id::{LogIndex, ShardId};
+use crate::segment::{InputError, Section, SegmentId};
 
 /// Every way logstore can fail.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ pub enum Error {
         known: u32,
     },
     /// A file is not what its name says.
-    #[error("{path} is not a Skein journal file: {what}")]
+    #[error("{path} is not what its name says: {what}")]
     NotOurs {
         /// The file.
         path: String,
@@ -59,6 +60,62 @@ pub enum Error {
         /// The first missing index.
         index: LogIndex,
     },
+    /// Bytes of a sealed file do not verify: rot. Nothing else of the file is affected.
+    #[error(
+        "rot in {path} at offset {offset} ({section}): {what} (shard {shard}, entries after {after} up to {upto}); \
+             nothing was changed; repair: copy the segment of this identity from a peer or a backup"
+    )]
+    SegmentRot {
+        /// The file, relative to the data directory.
+        path: String,
+        /// Byte offset of what is bad.
+        offset: u64,
+        /// The part of the file that it lies in.
+        section: Section,
+        /// What did not verify.
+        what: String,
+        /// The shard whose log the file holds.
+        shard: ShardId,
+        /// The segment holds the entries above this one,
+        after: LogIndex,
+        /// up to and including this one.
+        upto: LogIndex,
+    },
+    /// A manifest lists a segment that is not there.
+    #[error(
+        "{path} is missing: {manifest} lists it as segment {segment} of shard {shard}; nothing was changed; \
+             repair: copy it from a peer or a backup"
+    )]
+    MissingSegment {
+        /// The file that is not there.
+        path: String,
+        /// The manifest that lists it.
+        manifest: String,
+        /// The shard.
+        shard: ShardId,
+        /// What the file would hold.
+        segment: SegmentId,
+    },
+    /// A sealed file, or a manifest, is in the place of another.
+    #[error(
+        "{path} is not the file that belongs there: its {what} is {found}, expected {expected}; nothing was changed"
+    )]
+    Misplaced {
+        /// The file.
+        path: String,
+        /// What tells: "shard", "identity", "log range", ...
+        what: &'static str,
+        /// What it says.
+        found: String,
+        /// What belongs there.
+        expected: String,
+    },
+    /// What was to be sealed is not what a segment can hold. Nothing was written under a final name.
+    #[error("cannot seal: {0}")]
+    Input(#[from] InputError),
+    /// What was to be read or sealed could not be had from where it comes from.
+    #[error("{0}")]
+    Source(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A setting that cannot work.
     #[error("journal: {0}")]
     BadOptions(String),

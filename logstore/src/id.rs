@@ -44,6 +44,11 @@ number! {
     Term(u64)
 }
 number! {
+    /// Which seal of its shard a segment holds: 1, 2, 3, ... without gap, the number of the generation that was frozen.
+    /// 0 is "none". Not to be confused with [`Ordinal`], which counts messages.
+    SegmentOrdinal(u64)
+}
+number! {
     /// Position in a conversation: 1, 2, 3, ... without gap. 0 is "before the first record".
     SeqId(u64)
 }
@@ -85,6 +90,16 @@ impl SeqId {
     /// The position after this one.
     pub fn next(self) -> SeqId {
         SeqId(self.0 + 1)
+    }
+}
+
+impl SegmentOrdinal {
+    /// The first seal of a shard.
+    pub const FIRST: SegmentOrdinal = SegmentOrdinal(1);
+
+    /// The seal after this one.
+    pub fn next(self) -> SegmentOrdinal {
+        SegmentOrdinal(self.0 + 1)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keeps bytes: the journal that all shards of a node share, and the index of what is not sealed yet.
+//! Keeps bytes: the journal that all shards of a node share, the index of what is not sealed yet, and the sealed segments.
 //!
 //! logstore knows record heads, never bodies, users or peers. It spawns nothing beyond the
 //! journal's writer thread.
@@ -11,6 +11,7 @@ pub mod io;
 mod journal;
 mod record;
 mod records;
+pub mod segment;
 mod unsealed;
 
 pub use error::{Error, Result};
