@@ -1,6 +1,6 @@
 //! What can go wrong when ordering, with the facts inside.
 
-use logstore::id::{Bucket, LogIndex, ShardId};
+use logstore::id::{Bucket, ConversationId, LogIndex, SeqId, ShardId};
 
 /// Every way the sequencer can fail.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,40 @@ pub enum Error {
         /// Where decoding stopped.
         offset: usize,
         /// What was expected.
+        what: &'static str,
+    },
+    /// A sealed row of state cannot be read.
+    #[error("shard {shard}, sealed row {key}: byte {offset}: {what}")]
+    Row {
+        /// The shard.
+        shard: ShardId,
+        /// The row's key, in hexadecimal if it cannot be read either.
+        key: String,
+        /// Where decoding of its value (or of its key) stopped.
+        offset: usize,
+        /// What was expected there.
+        what: &'static str,
+    },
+    /// Sealed rows of state, each readable, do not make one state.
+    #[error("shard {shard}: sealed rows do not make a state: {what}")]
+    Rows {
+        /// The shard.
+        shard: ShardId,
+        /// What is wrong.
+        what: String,
+    },
+    /// A record given for the dedup window cannot belong there.
+    #[error("shard {shard}, record {seq} of {conversation} in entry {index}: {what}")]
+    Window {
+        /// The shard.
+        shard: ShardId,
+        /// The record's conversation.
+        conversation: ConversationId,
+        /// The record.
+        seq: SeqId,
+        /// Its entry.
+        index: LogIndex,
+        /// Why not.
         what: &'static str,
     },
     /// The shard did not answer in time.

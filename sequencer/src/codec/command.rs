@@ -202,7 +202,7 @@ fn read_move(f: &mut Fields<'_>) -> Result<CursorMove, Malformed> {
     })
 }
 
-fn put_effect<S: Sink>(out: &mut S, effect: &Effect) {
+pub(super) fn put_effect<S: Sink>(out: &mut S, effect: &Effect) {
     match effect {
         Effect::CreateAccount { user, name, seed } => {
             out.u8(CREATE_ACCOUNT);
@@ -237,7 +237,7 @@ fn put_effect<S: Sink>(out: &mut S, effect: &Effect) {
     }
 }
 
-fn read_effect(f: &mut Fields<'_>) -> Result<Effect, Malformed> {
+pub(super) fn read_effect(f: &mut Fields<'_>) -> Result<Effect, Malformed> {
     Ok(match f.u8()? {
         CREATE_ACCOUNT => Effect::CreateAccount {
             user: UserId(f.u64()?),

@@ -37,6 +37,12 @@ pub(super) trait Sink {
         self.count(text.len());
         self.put(text.as_bytes());
     }
+    fn option<T>(&mut self, value: Option<&T>, put: impl FnOnce(&mut Self, &T)) {
+        self.bool(value.is_some());
+        if let Some(value) = value {
+            put(self, value);
+        }
+    }
     fn list<T>(&mut self, items: &[T], mut put: impl FnMut(&mut Self, &T)) {
         self.count(items.len());
         for item in items {
@@ -62,7 +68,7 @@ impl Sink for Length {
 }
 
 /// Reads fields one after another, `bytes[at..]` being what is left.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
 }
@@ -114,6 +120,17 @@ impl<'a> Fields<'a> {
             1 => Ok(true),
             _ => self.fail("0 or 1"),
         }
+    }
+    /// A number that something is counted up from.
+    pub fn counter(&mut self) -> Result<u64, Malformed> {
+        match self.u64()? {
+            u64::MAX => self.fail("a number that another one can follow"),
+            number => Ok(number),
+        }
+    }
+    /// A value that is there if the byte before it says so.
+    pub fn option<T>(&mut self, value: impl FnOnce(&mut Self) -> Result<T, Malformed>) -> Result<Option<T>, Malformed> {
+        if self.bool()? { value(self).map(Some) } else { Ok(None) }
     }
     pub fn text(&mut self) -> Result<String, Malformed> {
         let len = self.u32()? as usize;

@@ -18,12 +18,15 @@
 
 mod command;
 mod field;
+mod state_key;
+mod state_row;
 
 use bytes::{Bytes, BytesMut};
 use logstore::id::{BodyHash, ClientMsgId, ConnectionId, ConversationId, LogIndex, ShardId, TimeMs, UserId};
 use logstore::{BodyPlace, RecordKind};
 
 pub(crate) use command::{put_membership, read_membership};
+pub(crate) use state_row::{StateRow, put_outbox_page};
 
 use crate::command::Batch;
 use crate::{Command, Error, Send};

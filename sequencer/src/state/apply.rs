@@ -157,8 +157,9 @@ impl ShardState {
     }
 
     fn seal(&mut self) {
-        self.dedup.seal(self.own.time);
+        self.dedup.seal(self.own.time, self.applied);
         self.unsealed_bytes = 0;
+        self.note_seal();
         self.conversations.freeze();
         self.members.freeze();
         self.users.freeze();
@@ -169,13 +170,14 @@ impl ShardState {
     }
 
     fn fold_step(&mut self) {
-        self.conversations.fold_step();
-        self.members.fold_step();
-        self.users.fold_step();
-        self.names.fold_step();
-        self.relations.fold_step();
-        self.outboxes.fold_step();
-        self.inboxes.fold_step();
+        let kept = self.frozen_kept();
+        self.conversations.fold_step(kept);
+        self.members.fold_step(kept);
+        self.users.fold_step(kept);
+        self.names.fold_step(kept);
+        self.relations.fold_step(kept);
+        self.outboxes.fold_step(kept);
+        self.inboxes.fold_step(kept);
     }
 
     /// Refuses what belongs to another shard.

@@ -15,11 +15,13 @@
 //! - leaving the window is logical. A generation's ids stay for look-ups until its segment is published here, for
 //!   until then they are nowhere else. (Nothing is published yet: every id of the log costs about 85 bytes.)
 
+mod window;
+
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use logstore::id::{BodyHash, ClientMsgId, ConversationId, SeqId, ServerMsgId, TimeMs, UserId};
+use logstore::id::{BodyHash, ClientMsgId, ConversationId, LogIndex, SeqId, ServerMsgId, TimeMs, UserId};
 
 use crate::store::part_of;
 use crate::{Refusal, Stored};
@@ -71,6 +73,8 @@ struct Pointer {
 struct Generation {
     /// The number of the Seal that ends it.
     number: u64,
+    /// The entry before its first one.
+    after: LogIndex,
     /// The position of its first id.
     first: u64,
     /// The log time at its end; the current one has none yet.
@@ -106,7 +110,7 @@ impl Dedup {
             next: 0,
             left: VecDeque::new(),
             window: VecDeque::new(),
-            current: Generation { number: 1, first: 0, ended: TimeMs(0) },
+            current: Generation { number: 1, after: LogIndex(0), first: 0, ended: TimeMs(0) },
             floor: None,
         }
     }
@@ -170,10 +174,11 @@ impl Dedup {
         self.next += 1;
     }
 
-    /// Ends the current generation at this log time.
-    pub fn seal(&mut self, now: TimeMs) {
+    /// Ends the current generation at this log time, with this entry.
+    pub fn seal(&mut self, now: TimeMs, index: LogIndex) {
         self.window.push_back(Generation { ended: now, ..self.current });
-        self.current = Generation { number: self.current.number + 1, first: self.next, ended: TimeMs(0) };
+        let number = self.current.number + 1;
+        self.current = Generation { number, after: index, first: self.next, ended: TimeMs(0) };
     }
 
     /// After every entry: lets generations leave the window.

@@ -8,6 +8,7 @@
 //!   outboxes would wait for each other for ever.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use logstore::id::{ConversationId, ShardId};
@@ -43,8 +44,47 @@ impl OutboxRow {
     /// At this many a shard that does not answer costs some 10 MB here, and its clients have long seen time-outs.
     pub const EFFECTS_MAX: usize = 100_000;
 
+    /// Effects in one sealed row: some 20 KiB of new accounts, and below 16 MiB whatever an entry can hold.
+    pub const PAGE_LEN: u64 = 64;
+
     fn next(&self) -> u64 {
         self.first + self.effects.len() as u64
+    }
+
+    /// What is sealed of it beside its pages.
+    pub fn head(&self) -> OutboxHead {
+        OutboxHead { first: self.first, count: self.effects.len() as u64 }
+    }
+
+    /// The effects of one page, in order.
+    pub(super) fn page(&self, page: u64) -> impl ExactSizeIterator<Item = &Arc<Effect>> {
+        let numbers = self.head().numbers_of(page);
+        let place = |number: u64| (number - self.first) as usize;
+        self.effects.range(place(numbers.start)..place(numbers.end))
+    }
+}
+
+/// Which effects wait for a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OutboxHead {
+    /// The number of the first one waiting, or of the next one if none is.
+    pub first: u64,
+    /// How many wait.
+    pub count: u64,
+}
+
+impl OutboxHead {
+    /// The pages that hold its effects.
+    pub fn pages(&self) -> Range<u64> {
+        let (begin, next) = (self.first / OutboxRow::PAGE_LEN, self.first.saturating_add(self.count));
+        if self.count == 0 { begin..begin } else { begin..next.div_ceil(OutboxRow::PAGE_LEN) }
+    }
+
+    /// The numbers of a page's effects; nothing for a page that holds none of them.
+    pub fn numbers_of(&self, page: u64) -> Range<u64> {
+        let next = self.first.saturating_add(self.count);
+        let bound = |page: u64| page.saturating_mul(OutboxRow::PAGE_LEN).clamp(self.first, next);
+        bound(page)..bound(page.saturating_add(1))
     }
 }
 

@@ -20,8 +20,11 @@ pub enum Key {
     Name(String),
     /// What a home knows of a user's relation to a peer.
     Relation(UserId, UserId),
-    /// The outbox to a shard.
+    /// The outbox to a shard: which effects wait.
     Outbox(ShardId),
+    /// The effects waiting for a shard whose numbers, divided by [`OutboxRow::PAGE_LEN`](super::OutboxRow::PAGE_LEN),
+    /// give this. Only in sealed rows; in memory an outbox is one row.
+    OutboxPage(ShardId, u64),
     /// What was applied of a shard's outbox.
     Inbox(ShardId),
     /// The shard's own row: buckets, epoch, history, log time, window floor, last server_msg_id.

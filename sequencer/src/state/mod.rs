@@ -8,6 +8,7 @@
 //! | `effect` | outbox and inbox: each effect once, in order |
 //! | `dedup` | which ids have been accepted |
 //! | `own` | the shard's own row: buckets, time, numbers |
+//! | `frozen`, `rebuild` | a generation's rows as its Seal left them; a state made of such rows |
 //!
 //! What always holds: replicas that applied the same entries are equal in everything `digest` covers, however
 //! often they were restarted; a refused command has changed nothing.
@@ -19,15 +20,19 @@ mod cursor;
 mod dedup;
 mod direct;
 mod effect;
+mod frozen;
 mod group;
 mod heir;
 mod key;
 mod member;
 mod own;
+mod rebuild;
 mod relation;
 mod send;
+mod shard_row;
 mod user;
 
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -43,13 +48,17 @@ use crate::{Effect, Stored};
 pub use crate::codec::send_at;
 pub use conversation::{ConversationRow, DirectRow, GroupRow};
 use dedup::{Dedup, MessageKey};
-pub use effect::{InboxRow, OutboxRow};
+pub use effect::{InboxRow, OutboxHead, OutboxRow};
+use frozen::AtSeal;
+pub use frozen::FrozenGeneration;
 pub(crate) use group::asked_by;
 pub use heir::HeirSearch;
 pub use key::{Key, keys};
 pub use member::{Interval, MemberRow, MembershipBody, Role};
 pub use own::OwnRow;
+pub use rebuild::{Rebuild, WindowPart};
 pub use relation::{Peer, RelationRow};
+pub use shard_row::{EndedGeneration, ShardRow};
 pub use user::{NameRow, SessionRow, UserRow};
 
 /// The state of one shard.
@@ -66,6 +75,10 @@ pub struct ShardState {
     inboxes: Table<ShardId, InboxRow>,
     index: MemberIndex,
     unsealed_bytes: u64,
+    /// Of each frozen generation that is kept whole, oldest first.
+    at_seals: VecDeque<Arc<AtSeal>>,
+    /// Frozen generations from this one on are kept whole; one beyond all: nobody seals.
+    kept_from: u64,
     below: Arc<dyn StateSource>,
 }
 
@@ -74,7 +87,7 @@ struct MemberIndex {
     hasher: DefaultHashBuilder,
     /// Group → users with a row, ascending. A 1:1 says in its id who they are.
     users: Sharded<ConversationId, Vec<UserId>>,
-    /// User → conversations with a row, in the order they were entered.
+    /// User → conversations with a row, in no order.
     conversations: Sharded<UserId, Vec<ConversationId>>,
 }
 
@@ -104,6 +117,8 @@ impl ShardState {
             inboxes: Table::new(1),
             index: MemberIndex::new(),
             unsealed_bytes: 0,
+            at_seals: VecDeque::new(),
+            kept_from: u64::MAX,
             below,
         }
     }
@@ -180,7 +195,7 @@ impl ShardState {
         users.filter_map(move |user| Some((user, self.member(conversation, user)?)))
     }
 
-    /// All conversations of this shard in which a user has a row, ended ones included.
+    /// All conversations of this shard in which a user has a row, ended ones included, in no order.
     pub fn conversations_of(&self, user: UserId) -> impl Iterator<Item = (ConversationId, &MemberRow)> {
         let conversations = self.index.conversations_of(user).iter();
         conversations.filter_map(move |&conversation| Some((conversation, self.member(conversation, user)?)))
@@ -255,7 +270,7 @@ impl ShardState {
             Key::User(id) => self.users.holds(id),
             Key::Name(name) => self.names.holds(name),
             Key::Relation(user, peer) => self.relations.holds(&(*user, *peer)),
-            Key::Outbox(_) | Key::Inbox(_) | Key::Shard => true,
+            Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard => true,
         };
         held || !self.below.may_contain(key)
     }
@@ -276,7 +291,7 @@ impl ShardState {
             (Key::Name(name), Some(Row::Name(row))) => self.names.load(name, Some(row)),
             (Key::Relation(user, peer), None) => self.relations.load((user, peer), None),
             (Key::Relation(user, peer), Some(Row::Relation(row))) => self.relations.load((user, peer), Some(row)),
-            (Key::Outbox(_) | Key::Inbox(_) | Key::Shard, None) => {}
+            (Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard, None) => {}
             (key, Some(row)) => panic!("{row:?} is not a row of {key:?}"),
         }
     }
@@ -289,14 +304,16 @@ impl ShardState {
             Key::User(id) => self.users.unload(id),
             Key::Name(name) => self.names.unload(name),
             Key::Relation(user, peer) => self.relations.unload(&(*user, *peer)),
-            Key::Outbox(_) | Key::Inbox(_) | Key::Shard => {}
+            Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard => {}
         }
     }
 
-    /// Lets go of ids that left the dedup window up to this generation: their segments are published on this replica, so
-    /// look-ups find them there. Changes nothing that apply can see.
+    /// Lets go of what is held of generations up to this one: their segments are published on this replica, so look-ups
+    /// find ids there that have left the dedup window, and their rows need not be kept whole. Changes nothing that apply
+    /// can see.
     pub fn release_published(&mut self, upto: u64) {
         self.dedup.release(upto);
+        self.release_frozen(upto);
     }
 
     /// A digest of everything, equal on every replica at the same index. Walks all rows: for tests and operators.
@@ -321,6 +338,20 @@ impl MemberIndex {
             users: Sharded::new(256),
             conversations: Sharded::new(1024),
         }
+    }
+
+    /// The index of these rows.
+    fn of(rows: impl Iterator<Item = (ConversationId, UserId)>) -> MemberIndex {
+        let mut index = MemberIndex::new();
+        for (conversation, user) in rows {
+            if direct_users(conversation).is_none() {
+                index.users.or_default(&index.hasher, conversation).push(user);
+            }
+            index.conversations.or_default(&index.hasher, user).push(conversation);
+        }
+        // Sorted at once, not row by row: a group has up to 100,000 of them, and they come in any order.
+        index.users.values_mut().for_each(|users| users.sort_unstable());
+        index
     }
 
     /// Notes that a user has a row in a conversation; for a 1:1 only once, when its row is made.

@@ -20,11 +20,11 @@ pub struct OwnRow {
     /// The log's monotonic time.
     pub time: TimeMs,
     /// The last id given to a record: ms since the epoch, counter.
-    last_record: (u64, u16),
+    pub(crate) last_record: (u64, u16),
     /// The last id given to an account: ms since the epoch, counter.
-    last_user: (u64, u16),
+    pub(crate) last_user: (u64, u16),
     /// A chained digest of all records ever accepted, in order.
-    accepted: u64,
+    pub(crate) accepted: u64,
     /// One bit a bucket.
     owned: Vec<u64>,
 }
@@ -33,6 +33,11 @@ pub struct OwnRow {
 const TIME_MAX: TimeMs = TimeMs(ServerMsgId::EPOCH_MS + (1 << 41) - 1);
 
 impl OwnRow {
+    /// Ids of records in one ms: 10 bits.
+    pub(crate) const RECORDS_PER_MS: u16 = 1 << 10;
+    /// Ids of accounts in one ms: 9 bits.
+    pub(crate) const USERS_PER_MS: u16 = 1 << 9;
+
     /// The row before the first entry.
     pub fn new(shard: ShardId) -> OwnRow {
         OwnRow {
@@ -83,13 +88,13 @@ impl OwnRow {
 
     /// The id of the next record: at the log's time, or just above the last one. A full counter borrows the next ms.
     pub fn next_server_msg_id(&mut self) -> ServerMsgId {
-        let (ms, counter) = next(&mut self.last_record, self.time, 1 << 10);
+        let (ms, counter) = next(&mut self.last_record, self.time, OwnRow::RECORDS_PER_MS);
         ServerMsgId::pack(TimeMs(ServerMsgId::EPOCH_MS + ms), self.shard, counter)
     }
 
     /// The id of the next account: 41 bits of ms, 12 of shard, 9 of counter, 62 in all. Never 0: the first one follows (0, 0).
     pub fn next_user_id(&mut self) -> UserId {
-        let (ms, counter) = next(&mut self.last_user, self.time, 1 << 9);
+        let (ms, counter) = next(&mut self.last_user, self.time, OwnRow::USERS_PER_MS);
         UserId((ms & ((1 << 41) - 1)) << 21 | u64::from(self.shard.0 & 0xfff) << 9 | u64::from(counter))
     }
 

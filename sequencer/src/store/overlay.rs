@@ -9,11 +9,12 @@
 //!
 //! A look goes from top to bottom and takes the first row it finds. What always holds: a layer below `current`
 //! never changes what a look finds, so freezing and folding are invisible to apply; a row of a frozen layer is
-//! never written again.
+//! never written again, and whoever holds the layer reads it while apply goes on.
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 use hashbrown::hash_table::Entry;
@@ -26,16 +27,13 @@ pub struct Table<K, V> {
     hasher: DefaultHashBuilder,
     current: Sharded<K, V>,
     /// Oldest first.
-    frozen: VecDeque<Sharded<K, V>>,
+    frozen: VecDeque<Arc<Sharded<K, V>>>,
     /// The part of the oldest frozen layer that is folded next.
     fold_next: usize,
     base: Sharded<K, V>,
     loaded: Sharded<K, Option<V>>,
     len: u64,
 }
-
-/// Frozen layers that are kept whole. Sealed files need the newest; older ones are folded down.
-const FROZEN_KEPT: usize = 1;
 
 impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
     /// An empty table whose layers have `parts` parts each, a power of two: about one for a thousand rows expected.
@@ -117,7 +115,8 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
 
     /// Every key with its newest row, in no order; not those that are only loaded.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        let layers = || std::iter::once(&self.current).chain(self.frozen.iter().rev()).chain([&self.base]);
+        let frozen = || self.frozen.iter().rev().map(Arc::as_ref);
+        let layers = move || std::iter::once(&self.current).chain(frozen()).chain([&self.base]);
         let newest = move |depth: usize, key: &K| {
             let hash = if depth == 0 { 0 } else { self.hasher.hash_one(key) };
             layers().take(depth).all(|above| above.get(hash, |k| k == key).is_none())
@@ -129,16 +128,37 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
     /// Ends the current generation: it is frozen, and the next one begins empty.
     pub fn freeze(&mut self) {
         let next = Sharded::new(self.current.parts());
-        self.frozen.push_back(std::mem::replace(&mut self.current, next));
+        self.frozen.push_back(Arc::new(std::mem::replace(&mut self.current, next)));
     }
 
-    /// Folds one part of the oldest frozen generation down, once there is more than one: its values are written over
-    /// those below. Called after every entry, so that no entry pays for a whole generation.
-    pub fn fold_step(&mut self) {
-        if self.frozen.len() <= FROZEN_KEPT {
+    /// The rows written in the current generation, each with the one it took the place of, in no order.
+    pub(crate) fn written(&self) -> impl Iterator<Item = (&K, &V, Option<&V>)> {
+        let before = |key: &K| below(&self.frozen, &self.base, &self.loaded, self.hasher.hash_one(key), |k| k == key);
+        self.current.iter().map(move |(key, row)| (key, row, before(key)))
+    }
+
+    /// A frozen generation, 0 being the newest, as long as it is whole.
+    pub(crate) fn frozen(&self, age: usize) -> Option<Arc<Sharded<K, V>>> {
+        let place = self.frozen.len().checked_sub(age + 1)?;
+        let is_whole = place > 0 || self.fold_next == 0;
+        is_whole.then(|| self.frozen[place].clone())
+    }
+
+    /// Puts a row below all generations, as of before the first of them; whether there was none of its key.
+    pub(crate) fn lay_below(&mut self, key: K, row: V) -> bool {
+        let hash = self.hasher.hash_one(&key);
+        let is_new = self.base.insert(hash, key, row, |k| self.hasher.hash_one(k)).is_none();
+        self.len += u64::from(is_new);
+        is_new
+    }
+
+    /// Folds one part of the oldest frozen generation down, once there are more than `kept`: its values are written over
+    /// those below. Called after every entry, so that no entry pays for a whole generation. Waits for whoever reads it.
+    pub fn fold_step(&mut self, kept: usize) {
+        if self.frozen.len() <= kept {
             return;
         }
-        let Some(oldest) = self.frozen.front_mut() else { return };
+        let Some(oldest) = self.frozen.front_mut().and_then(Arc::get_mut) else { return };
         let part = oldest.take_part(self.fold_next);
         self.base.lay_part(self.fold_next, part, |k| self.hasher.hash_one(k));
         self.fold_next += 1;
@@ -169,7 +189,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
 
 /// A look below the current generation.
 fn below<'a, K: Eq, V>(
-    frozen: &'a VecDeque<Sharded<K, V>>,
+    frozen: &'a VecDeque<Arc<Sharded<K, V>>>,
     base: &'a Sharded<K, V>,
     loaded: &'a Sharded<K, Option<V>>,
     hash: u64,
@@ -180,7 +200,7 @@ fn below<'a, K: Eq, V>(
 }
 
 /// Whether no layer below the current one has a row of the key for its own sake.
-fn is_new<K: Eq, V>(frozen: &VecDeque<Sharded<K, V>>, base: &Sharded<K, V>, hash: u64, key: &K) -> bool {
+fn is_new<K: Eq, V>(frozen: &VecDeque<Arc<Sharded<K, V>>>, base: &Sharded<K, V>, hash: u64, key: &K) -> bool {
     base.get(hash, |k| k == key).is_none() && frozen.iter().all(|layer| layer.get(hash, |k| k == key).is_none())
 }
 
@@ -225,7 +245,7 @@ mod tests {
                         row.into_iter().chain(expected).for_each(|row| *row = row.wrapping_add(1));
                     }
                     Step::Freeze => table.freeze(),
-                    Step::Fold => table.fold_step(),
+                    Step::Fold => table.fold_step(1),
                 }
                 prop_assert_eq!(table.len(), model.len() as u64);
             }
@@ -256,12 +276,45 @@ mod tests {
             table.insert(n, n);
             table.freeze();
         }
-        while table.frozen.len() > FROZEN_KEPT {
-            table.fold_step();
+        while table.frozen.len() > 1 {
+            table.fold_step(1);
         }
         assert_eq!((table.frozen.len(), table.len()), (1, 5));
         assert_eq!(table.frozen[0].iter().count(), 1);
         assert_eq!(table.base.iter().count(), 4);
+    }
+
+    #[test]
+    fn a_frozen_generation_is_given_whole_or_not_at_all_and_waits_for_its_readers() {
+        let mut table = Table::new(4);
+        for n in 0..3 {
+            (0..100).for_each(|key| table.insert(key, n));
+            table.freeze();
+            table.fold_step(3);
+        }
+        let oldest = table.frozen(2).unwrap();
+        (0..10).for_each(|_| table.fold_step(1));
+        assert_eq!(oldest.iter().filter(|(_, row)| *row == 0).count(), 100, "nothing is taken from under a reader");
+        drop(oldest);
+        table.fold_step(1);
+        assert!(table.frozen(2).is_none() && table.frozen(1).is_some());
+        (0..10).for_each(|_| table.fold_step(1));
+        assert!(table.frozen(1).is_none() && table.frozen(0).is_some());
+    }
+
+    #[test]
+    fn what_is_written_comes_with_what_was_there_before() {
+        let mut table = Table::new(4);
+        assert!(table.lay_below(1, "below") && table.lay_below(2, "below") && !table.lay_below(2, "below"));
+        table.insert(1, "frozen");
+        table.freeze();
+        for key in [1, 2, 3] {
+            table.insert(key, "new");
+        }
+        let mut written: Vec<_> = table.written().collect();
+        written.sort_unstable();
+        assert_eq!(written, [(&1, &"new", Some(&"frozen")), (&2, &"new", Some(&"below")), (&3, &"new", None)]);
+        assert_eq!(table.len(), 3);
     }
 
     #[test]

@@ -88,6 +88,11 @@ impl<K: Eq, V> Sharded<K, V> {
         self.parts.iter().flat_map(|part| part.iter())
     }
 
+    /// Every row, in no order, for writing.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.parts.iter_mut().flat_map(|part| part.iter_mut()).map(|(_, value)| value)
+    }
+
     /// Takes one part out whole; nothing is left of it here.
     pub fn take_part(&mut self, part: usize) -> HashTable<(K, V)> {
         self.parts.get_mut(part).map(std::mem::take).unwrap_or_default()

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use crate::state::{ConversationRow, Key, MemberRow, NameRow, RelationRow, UserRow};
+use crate::Effect;
+use crate::state::{ConversationRow, InboxRow, Key, MemberRow, NameRow, OutboxHead, RelationRow, ShardRow, UserRow};
 
 /// Rows that are not in memory.
 ///
@@ -37,7 +38,7 @@ impl StateSource for NothingSealed {
     }
 }
 
-/// A row of any of the tables that need not be in memory as a whole.
+/// A row of any table. Those from `Outbox` on are always in memory: they are read from sealed rows at a start only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
     /// Of `Key::Conversation`.
@@ -50,6 +51,14 @@ pub enum Row {
     Name(NameRow),
     /// Of `Key::Relation`.
     Relation(RelationRow),
+    /// Of `Key::Outbox`.
+    Outbox(OutboxHead),
+    /// Of `Key::OutboxPage`.
+    OutboxPage(Vec<Effect>),
+    /// Of `Key::Inbox`.
+    Inbox(InboxRow),
+    /// Of `Key::Shard`.
+    Shard(Box<ShardRow>),
 }
 
 impl Row {
@@ -59,7 +68,9 @@ impl Row {
             Row::Conversation(row) => row.group.as_ref().map_or(0, |group| size_of_val(&**group) + group.name.len()),
             Row::Member(row) if row.intervals.spilled() => size_of_val(&row.intervals[..]),
             Row::User(row) => row.name.len() + row.password_phc.len() + size_of_val(&row.sessions[..]),
-            Row::Member(_) | Row::Name(_) | Row::Relation(_) => 0,
+            Row::OutboxPage(effects) => size_of_val(&effects[..]),
+            Row::Shard(row) => size_of_val(&**row) + size_of_val(&row.own.table[..]) + size_of_val(&row.window[..]),
+            Row::Member(_) | Row::Name(_) | Row::Relation(_) | Row::Outbox(_) | Row::Inbox(_) => 0,
         };
         size_of::<Row>() + heap
     }

@@ -10,4 +10,5 @@ mod groups;
 mod log;
 mod prefetch;
 mod properties;
+mod rebuild;
 mod sends;

@@ -1,0 +1,358 @@
+//! The values of sealed rows. Drawn in `docs/format.md`.
+//!
+//! What always holds: a value begins with its version and is whole, never a difference; decoding never panics whatever
+//! the bytes, takes no memory before it has checked a length, and accepts only what encoding could have written.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use logstore::id::{BodyHash, Bucket, ClientMsgId, HistoryId, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId};
+
+use super::Malformed;
+use super::command::{put_effect, read_effect};
+use super::field::{Fields, Sink};
+use crate::Effect;
+use crate::state::{
+    ConversationRow, DirectRow, EndedGeneration, GroupRow, InboxRow, Interval, Key, MemberRow, NameRow, OutboxHead,
+    OwnRow, Peer, RelationRow, Role, SessionRow, ShardRow, UserRow,
+};
+use crate::store::Row;
+
+/// The version this code writes.
+const VERSION: u8 = 1;
+/// Room for most rows at once.
+const ROW_BYTES: usize = 128;
+/// An effect takes at least its kind, an id and a length.
+const EFFECT_LEN_MIN: usize = 13;
+
+/// A row that is sealed as one value.
+pub(crate) trait StateRow: Sized {
+    /// Writes the fields after the version.
+    fn put(&self, out: &mut BytesMut);
+
+    /// Reads what `put` writes.
+    fn read(f: &mut Fields<'_>) -> Result<Self, Malformed>;
+
+    /// The value's bytes.
+    fn encode(&self) -> Bytes {
+        value(|out| self.put(out))
+    }
+}
+
+/// The value of an outbox page.
+pub(crate) fn put_outbox_page<'a>(effects: impl ExactSizeIterator<Item = &'a Arc<Effect>>) -> Bytes {
+    value(|out| {
+        out.count(effects.len());
+        effects.for_each(|effect| put_effect(out, effect));
+    })
+}
+
+impl Row {
+    /// The value's bytes.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Row::Conversation(row) => row.encode(),
+            Row::Member(row) => row.encode(),
+            Row::User(row) => row.encode(),
+            Row::Name(row) => row.encode(),
+            Row::Relation(row) => row.encode(),
+            Row::Outbox(row) => row.encode(),
+            Row::OutboxPage(effects) => value(|out| out.list(effects, put_effect)),
+            Row::Inbox(row) => row.encode(),
+            Row::Shard(row) => row.encode(),
+        }
+    }
+
+    /// The row of a key from its value's bytes.
+    pub fn decode(key: &Key, bytes: &[u8]) -> Result<Row, Malformed> {
+        let mut f = Fields::new(bytes, 0);
+        if f.u8()? != VERSION {
+            return Err(Malformed { offset: 0, what: "a row of version 1" });
+        }
+        let row = match key {
+            Key::Conversation(_) => Row::Conversation(StateRow::read(&mut f)?),
+            Key::Member(..) => Row::Member(StateRow::read(&mut f)?),
+            Key::User(_) => Row::User(StateRow::read(&mut f)?),
+            Key::Name(_) => Row::Name(StateRow::read(&mut f)?),
+            Key::Relation(..) => Row::Relation(StateRow::read(&mut f)?),
+            Key::Outbox(_) => Row::Outbox(StateRow::read(&mut f)?),
+            Key::OutboxPage(..) => Row::OutboxPage(f.list(EFFECT_LEN_MIN, read_effect)?),
+            Key::Inbox(_) => Row::Inbox(StateRow::read(&mut f)?),
+            Key::Shard => Row::Shard(Box::new(StateRow::read(&mut f)?)),
+        };
+        f.finish()?;
+        Ok(row)
+    }
+}
+
+impl StateRow for ConversationRow {
+    fn put(&self, out: &mut BytesMut) {
+        out.u64(self.last_seq.0);
+        out.u64(self.last_ordinal.0);
+        out.u64(self.last_index.0);
+        out.u64(self.last_time.0);
+        out.option(self.direct.as_ref(), |out, direct| {
+            out.put(&[direct.heard, direct.exists, direct.low, direct.high])
+        });
+        out.option(self.group.as_deref(), |out, group| group.put(out));
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<ConversationRow, Malformed> {
+        Ok(ConversationRow {
+            last_seq: SeqId(f.counter()?),
+            last_ordinal: Ordinal(f.counter()?),
+            last_index: LogIndex(f.u64()?),
+            last_time: TimeMs(f.u64()?),
+            direct: f.option(read_direct)?,
+            group: f.option(GroupRow::read)?.map(Box::new),
+        })
+    }
+}
+
+fn read_direct(f: &mut Fields<'_>) -> Result<DirectRow, Malformed> {
+    let [heard, exists, low, high] = f.array("the bits of a 1:1")?;
+    if [heard, exists, low, high].iter().any(|bits| *bits > 3) {
+        return f.fail("bits of two homes");
+    }
+    Ok(DirectRow { heard, exists, low, high })
+}
+
+impl StateRow for GroupRow {
+    fn put(&self, out: &mut BytesMut) {
+        out.u64(self.owner.0);
+        out.u64(self.creator.0);
+        out.u128(self.request.0);
+        out.u64(self.asked.0);
+        out.u32(self.member_count);
+        out.u64(self.created.0);
+        out.text(&self.name);
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<GroupRow, Malformed> {
+        Ok(GroupRow {
+            owner: UserId(f.u64()?),
+            creator: UserId(f.u64()?),
+            request: ClientMsgId(f.u128()?),
+            asked: BodyHash(f.u64()?),
+            member_count: f.u32()?,
+            created: TimeMs(f.u64()?),
+            name: f.text()?,
+        })
+    }
+}
+
+impl StateRow for MemberRow {
+    fn put(&self, out: &mut BytesMut) {
+        out.u8(match self.role {
+            Role::Owner => 1,
+            Role::Admin => 2,
+            Role::Member => 3,
+        });
+        out.u64(self.visible_from.0);
+        out.u64(self.delivered.0);
+        out.u64(self.read.0);
+        out.u64(self.read_ordinal.0);
+        out.u64(self.join_ordinal.0);
+        out.u64(self.left_at.0.0);
+        out.u64(self.left_at.1.0);
+        out.u64(self.changed_at.0);
+        out.list(&self.intervals, |out, interval| {
+            out.u64(interval.join.0);
+            // No interval ends before record 2, so that 0 says that it is open.
+            out.u64(interval.end.map_or(0, |end| end.0));
+        });
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<MemberRow, Malformed> {
+        let role = match f.u8()? {
+            1 => Role::Owner,
+            2 => Role::Admin,
+            3 => Role::Member,
+            _ => return f.fail("a role this version knows"),
+        };
+        Ok(MemberRow {
+            role,
+            visible_from: SeqId(f.u64()?),
+            delivered: SeqId(f.u64()?),
+            read: SeqId(f.u64()?),
+            read_ordinal: Ordinal(f.u64()?),
+            join_ordinal: Ordinal(f.u64()?),
+            left_at: (Ordinal(f.u64()?), TimeMs(f.u64()?)),
+            changed_at: LogIndex(f.u64()?),
+            intervals: f.list(16, read_interval)?.into(),
+        })
+    }
+}
+
+fn read_interval(f: &mut Fields<'_>) -> Result<Interval, Malformed> {
+    let (join, end) = (SeqId(f.u64()?), SeqId(f.u64()?));
+    Ok(Interval { join, end: (end != SeqId(0)).then_some(end) })
+}
+
+impl StateRow for UserRow {
+    fn put(&self, out: &mut BytesMut) {
+        out.u64(self.created.0);
+        out.text(&self.name);
+        out.text(&self.password_phc);
+        out.list(&self.sessions, |out, session| {
+            out.u64(session.session);
+            out.put(&session.refresh_hash);
+            out.put(&session.previous_hash);
+            out.u64(session.expires.0);
+        });
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<UserRow, Malformed> {
+        Ok(UserRow {
+            created: TimeMs(f.u64()?),
+            name: f.text()?,
+            password_phc: f.text()?,
+            sessions: f.list(80, read_session)?,
+        })
+    }
+}
+
+fn read_session(f: &mut Fields<'_>) -> Result<SessionRow, Malformed> {
+    Ok(SessionRow {
+        session: f.u64()?,
+        refresh_hash: f.array("a hash")?,
+        previous_hash: f.array("a hash")?,
+        expires: TimeMs(f.u64()?),
+    })
+}
+
+impl StateRow for NameRow {
+    fn put(&self, out: &mut BytesMut) {
+        out.u64(self.user.0);
+        out.u128(self.request.0);
+        out.bool(self.confirmed);
+        out.u64(self.claimed.0);
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<NameRow, Malformed> {
+        Ok(NameRow {
+            user: UserId(f.u64()?),
+            request: ClientMsgId(f.u128()?),
+            confirmed: f.bool()?,
+            claimed: TimeMs(f.u64()?),
+        })
+    }
+}
+
+impl StateRow for RelationRow {
+    fn put(&self, out: &mut BytesMut) {
+        out.u8(match self.peer {
+            Peer::Asked => 1,
+            Peer::Known => 2,
+            Peer::Unknown => 3,
+        });
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<RelationRow, Malformed> {
+        let peer = match f.u8()? {
+            1 => Peer::Asked,
+            2 => Peer::Known,
+            3 => Peer::Unknown,
+            _ => return f.fail("what is known of a peer"),
+        };
+        Ok(RelationRow { peer })
+    }
+}
+
+impl StateRow for OutboxHead {
+    fn put(&self, out: &mut BytesMut) {
+        out.u64(self.first);
+        out.u64(self.count);
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<OutboxHead, Malformed> {
+        let head = OutboxHead { first: f.counter()?, count: f.u64()? };
+        let fits = head.first > 0 && head.first.checked_add(head.count).is_some();
+        if fits { Ok(head) } else { f.fail("numbers from 1 on") }
+    }
+}
+
+impl StateRow for InboxRow {
+    fn put(&self, out: &mut BytesMut) {
+        out.u64(self.incarnation);
+        out.u64(self.last);
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<InboxRow, Malformed> {
+        Ok(InboxRow { incarnation: f.u64()?, last: f.counter()? })
+    }
+}
+
+impl StateRow for ShardRow {
+    fn put(&self, out: &mut BytesMut) {
+        out.u64(self.applied.0);
+        out.u64(self.generation);
+        out.option(self.floor.as_ref(), |out, floor| out.u64(floor.0));
+        out.list(&self.window, |out, ended| {
+            out.u64(ended.number);
+            out.u64(ended.after.0);
+            out.u64(ended.ended.0);
+        });
+        self.own.put(out);
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<ShardRow, Malformed> {
+        Ok(ShardRow {
+            applied: LogIndex(f.counter()?),
+            generation: f.counter()?,
+            floor: f.option(|f| f.u64().map(TimeMs))?,
+            window: f.list(24, read_ended)?,
+            own: OwnRow::read(f)?,
+        })
+    }
+}
+
+fn read_ended(f: &mut Fields<'_>) -> Result<EndedGeneration, Malformed> {
+    Ok(EndedGeneration { number: f.counter()?, after: LogIndex(f.u64()?), ended: TimeMs(f.u64()?) })
+}
+
+impl StateRow for OwnRow {
+    fn put(&self, out: &mut BytesMut) {
+        out.u16(self.shard.0);
+        out.option(self.history.as_ref(), |out, history| out.u128(history.0));
+        out.u64(self.incarnation);
+        out.u64(self.table_epoch);
+        out.list(&self.table, |out, (from, to, shard)| {
+            out.u16(from.0);
+            out.u16(to.0);
+            out.u16(shard.0);
+        });
+        out.u64(self.time.0);
+        for (ms, counter) in [self.last_record, self.last_user] {
+            out.u64(ms);
+            out.u16(counter);
+        }
+        out.u64(self.accepted);
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<OwnRow, Malformed> {
+        let mut own = OwnRow::new(ShardId(f.u16()?));
+        own.history = f.option(|f| f.u128().map(HistoryId))?;
+        own.incarnation = f.u64()?;
+        let epoch = f.u64()?;
+        own.set_table(epoch, f.list(6, |f| Ok((Bucket(f.u16()?), Bucket(f.u16()?), ShardId(f.u16()?))))?);
+        own.time = TimeMs(f.u64()?);
+        own.last_record = read_last_id(f, OwnRow::RECORDS_PER_MS)?;
+        own.last_user = read_last_id(f, OwnRow::USERS_PER_MS)?;
+        own.accepted = f.u64()?;
+        Ok(own)
+    }
+}
+
+/// Milliseconds and counter of an id that was given out.
+fn read_last_id(f: &mut Fields<'_>, per_ms: u16) -> Result<(u64, u16), Malformed> {
+    let (ms, counter) = (f.counter()?, f.u16()?);
+    if counter < per_ms { Ok((ms, counter)) } else { f.fail("a counter of ids within one ms") }
+}
+
+fn value(put: impl FnOnce(&mut BytesMut)) -> Bytes {
+    let mut out = BytesMut::with_capacity(ROW_BYTES);
+    out.u8(VERSION);
+    put(&mut out);
+    out.freeze()
+}
