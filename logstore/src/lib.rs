@@ -10,6 +10,7 @@ pub mod id;
 pub mod io;
 mod journal;
 mod manifest;
+pub mod merge;
 mod record;
 mod records;
 pub mod segment;
