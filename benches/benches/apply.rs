@@ -14,6 +14,10 @@ use logstore::id::{Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId,
 use sequencer::state::ShardState;
 use sequencer::{BatchBuilder, Command, Effect, Outcome, Send};
 
+/// The server's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const CONVERSATIONS: u64 = 1_000_000;
 const SENDS: usize = 256;
 const BODY_LEN: usize = 200;

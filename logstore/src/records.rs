@@ -31,6 +31,11 @@ impl Records {
         Records::default()
     }
 
+    /// Brings near what pushing records of these conversations needs; see [`Unsealed::touch`].
+    pub fn touch(&self, conversations: impl Iterator<Item = ConversationId> + Clone) -> u64 {
+        self.current.touch(conversations)
+    }
+
     /// Adds a record to the current generation; see [`Unsealed::push`].
     pub fn push(&mut self, head: &RecordHead, command_offset: u32, made_body: Option<Bytes>) {
         self.current.push(head, command_offset, made_body);

@@ -61,6 +61,21 @@ impl Unsealed {
         Unsealed::default()
     }
 
+    /// Looks at where records of these conversations are before they are pushed, so that what is not in the processor's
+    /// cache is waited for together: first at tags, then at rows. What it returns is of no use but to make sure of that.
+    pub fn touch(&self, conversations: impl Iterator<Item = ConversationId> + Clone) -> u64 {
+        let hashes = conversations.map(hash);
+        let mut tags = 0;
+        for hash in hashes.clone() {
+            self.tables[table(hash)].find(hash, |_| {
+                tags += 1;
+                false
+            });
+        }
+        let rows = hashes.filter_map(|hash| self.tables[table(hash)].find(hash, |_| true));
+        rows.fold(tags, |seen, row| seen ^ row.slots.last().map_or(0, |slot| slot.index.0))
+    }
+
     /// Adds a record; `command_offset` is where its command starts in the payload of entry `head.index`,
     /// `made_body` its body if apply made it. Panics if `head.seq` is not the next of its conversation.
     pub fn push(&mut self, head: &RecordHead, command_offset: u32, made_body: Option<Bytes>) {

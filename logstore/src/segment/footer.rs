@@ -83,10 +83,7 @@ pub(super) struct Footer {
 }
 
 impl Counts {
-    /// How many numbers they are on disk.
-    pub(crate) const NUMBERS: usize = COUNTS;
-
-    pub(crate) fn to_numbers(self) -> [u64; COUNTS] {
+    fn to_numbers(self) -> [u64; COUNTS] {
         [
             self.records,
             self.removed,
@@ -104,7 +101,7 @@ impl Counts {
         ]
     }
 
-    pub(crate) fn from_numbers(numbers: [u64; COUNTS]) -> Counts {
+    fn from_numbers(numbers: [u64; COUNTS]) -> Counts {
         let [
             records,
             removed,

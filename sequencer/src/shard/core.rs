@@ -94,6 +94,7 @@ impl ShardCore {
         let (applied, unsealed_bytes) = {
             let (state, records) = &mut *self.state.write();
             let applied = state.apply(index, payload);
+            std::hint::black_box(records.touch(applied.records.iter().map(|record| record.head.conversation)));
             for record in &applied.records {
                 records.push(&record.head, record.command_offset, record.made_body.clone());
             }

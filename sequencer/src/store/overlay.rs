@@ -64,12 +64,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
         self.hasher.hash_one(key)
     }
 
-    /// Whether a key has a row. Its use is to bring the row near: looks at many keys, one right after another, wait
-    /// for memory together instead of one by one.
-    pub fn touch(&self, hash: u64, key: &K) -> bool {
-        let is_key = |k: &K| k == key;
-        self.current.get(hash, is_key).is_some()
-            || below(&self.frozen, &self.base, &self.loaded, hash, is_key).is_some()
+    /// Brings near the rows that most likely belong to these hashes, in every layer; see [`Sharded::touch`].
+    pub fn touch(&self, hashes: impl Iterator<Item = u64> + Clone, look: impl Fn(&K, &V) -> u64) -> u64 {
+        let frozen = self.frozen.iter().rev().map(Arc::as_ref);
+        let layers = std::iter::once(&self.current).chain(frozen).chain([&self.base]);
+        layers.fold(0, |seen, layer| seen ^ layer.touch(hashes.clone(), &look))
     }
 
     /// The row of a key.

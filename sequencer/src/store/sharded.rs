@@ -38,6 +38,25 @@ impl<K: Eq, V> Sharded<K, V> {
         part.find(hash, |(key, _)| is_key(key)).map(|(_, value)| value)
     }
 
+    /// Looks, by `look`, at the rows that most likely belong to these hashes: no keys are compared, first tags are looked
+    /// at and then rows, so that nothing waits for one row before it asks memory for the next. What it returns is of no
+    /// use but to make sure that the rows are looked at.
+    pub fn touch(&self, hashes: impl Iterator<Item = u64> + Clone, look: impl Fn(&K, &V) -> u64) -> u64 {
+        if self.parts.is_empty() {
+            return 0;
+        }
+        let part = |hash| &self.parts[part_of(hash, self.parts.len())];
+        let mut tags = 0;
+        for hash in hashes.clone() {
+            part(hash).find(hash, |_| {
+                tags += 1;
+                false
+            });
+        }
+        let rows = hashes.filter_map(|hash| part(hash).find(hash, |_| true));
+        rows.fold(tags, |seen, (key, value)| seen ^ look(key, value))
+    }
+
     /// The place of a key, taken or free; a resize asks `hasher` for the hashes of one part.
     pub fn entry<'a>(&'a mut self, hash: u64, key: &K, hasher: impl Fn(&K) -> u64) -> Entry<'a, (K, V)> {
         self.part_mut(hash).entry(hash, |(k, _)| k == key, |(k, _)| hasher(k))
