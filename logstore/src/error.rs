@@ -96,6 +96,32 @@ pub enum Error {
         /// What the file would hold.
         segment: SegmentId,
     },
+    /// A shard has segments, but no manifest that lists them.
+    #[error(
+        "{path} is missing, and shard {shard} has {segments} segments; nothing was changed; \
+             repair: copy it from a peer or a backup, or make it anew: skein log rebuild"
+    )]
+    MissingManifest {
+        /// The file that is not there.
+        path: String,
+        /// The shard.
+        shard: ShardId,
+        /// How many segments lie beside it.
+        segments: usize,
+    },
+    /// A manifest does not verify, or says what cannot be.
+    #[error(
+        "rot in {path} (manifest of shard {shard}): {what}; nothing was changed; \
+             repair: copy it from a peer or a backup, or make it anew: skein log rebuild"
+    )]
+    ManifestRot {
+        /// The file, relative to the data directory.
+        path: String,
+        /// The shard.
+        shard: ShardId,
+        /// What is wrong.
+        what: String,
+    },
     /// A sealed file, or a manifest, is in the place of another.
     #[error(
         "{path} is not the file that belongs there: its {what} is {found}, expected {expected}; nothing was changed"
@@ -109,6 +135,14 @@ pub enum Error {
         found: String,
         /// What belongs there.
         expected: String,
+    },
+    /// A merge plan is not one of the segments that are there.
+    #[error("cannot merge ({plan}): {what}")]
+    BadPlan {
+        /// The plan in words.
+        plan: String,
+        /// What does not fit.
+        what: String,
     },
     /// What was to be sealed is not what a segment can hold. Nothing was written under a final name.
     #[error("cannot seal: {0}")]

@@ -9,15 +9,20 @@ mod error;
 pub mod id;
 pub mod io;
 mod journal;
+mod manifest;
+pub mod merge;
 mod record;
 mod records;
 pub mod segment;
+mod segment_set;
 mod unsealed;
 
 pub use error::{Error, Result};
 pub use journal::{
     Completion, Entry, EntryKind, Executor, Journal, JournalOptions, JournalUsage, Refused, ShardLog, Vote,
 };
+pub use manifest::{CHECKPOINT_STATE_BYTES_MAX, Checkpoint, Manifest};
 pub use record::{BodyPlace, RecordHead, RecordKind};
 pub use records::Records;
+pub use segment_set::{Held, SegmentSet};
 pub use unsealed::{Slot, Unsealed};

@@ -77,6 +77,24 @@ pub enum Error {
         /// Why not.
         what: &'static str,
     },
+    /// A state store is not what was written: it is only a cache, discard it and make it anew from segments.
+    #[error("state store {path} of shard {shard}: {what}")]
+    StoreDamaged {
+        /// The file, relative to the data directory.
+        path: String,
+        /// Whose it is.
+        shard: ShardId,
+        /// What does not fit.
+        what: String,
+    },
+    /// A delta that does not follow what a state store has absorbed.
+    #[error("state store {path}: {what}")]
+    NotNext {
+        /// The file, relative to the data directory.
+        path: String,
+        /// Why not.
+        what: String,
+    },
     /// The shard did not answer in time.
     #[error("shard {shard} did not {what} within {ms} ms")]
     Timeout {

@@ -83,7 +83,10 @@ pub(super) struct Footer {
 }
 
 impl Counts {
-    fn to_numbers(self) -> [u64; COUNTS] {
+    /// How many numbers they are on disk.
+    pub(crate) const NUMBERS: usize = COUNTS;
+
+    pub(crate) fn to_numbers(self) -> [u64; COUNTS] {
         [
             self.records,
             self.removed,
@@ -101,7 +104,7 @@ impl Counts {
         ]
     }
 
-    fn from_numbers(numbers: [u64; COUNTS]) -> Counts {
+    pub(crate) fn from_numbers(numbers: [u64; COUNTS]) -> Counts {
         let [
             records,
             removed,

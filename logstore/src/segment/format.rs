@@ -99,7 +99,7 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// A part of a sealed file, or of a manifest, as errors and figures name it.
+/// A part of a sealed file, as errors and figures name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Section {
     /// The first 64 bytes.
@@ -128,8 +128,6 @@ pub enum Section {
     HeadsRestarts,
     /// The last 1,024 bytes.
     Footer,
-    /// A manifest.
-    Manifest,
 }
 
 impl Section {
@@ -170,7 +168,6 @@ impl fmt::Display for Section {
             Section::Heads => "heads",
             Section::HeadsRestarts => "heads restarts",
             Section::Footer => "footer",
-            Section::Manifest => "manifest",
         })
     }
 }
@@ -252,6 +249,9 @@ pub fn file_name(span: &Span, identity: &Identity) -> String {
 
 /// What a file is called while it is made. Whatever ends like this is removed at start.
 pub(crate) const UNFINISHED: &str = ".tmp";
+
+/// How final names of segments end.
+pub(crate) const FINISHED: &str = ".segment";
 
 /// Where a segment is written before it gets its name.
 pub(super) fn unfinished_path(span: &Span) -> String {

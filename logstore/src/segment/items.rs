@@ -77,6 +77,11 @@ pub struct DeltaRows {
 }
 
 impl DeltaRows {
+    /// The block that the last row came from.
+    pub(super) fn block(&self) -> u32 {
+        self.next_block.saturating_sub(1)
+    }
+
     fn step(&mut self) -> Result<Option<DeltaRow>> {
         loop {
             if let Some(rows) = &mut self.rows

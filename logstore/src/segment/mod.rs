@@ -31,6 +31,7 @@ mod record_section;
 mod records;
 mod table;
 mod varint;
+mod verify;
 
 pub use builder::{NewSegment, Previous, SegmentBuilder, build};
 pub use cache::{BlockCache, CacheFigures};
@@ -43,6 +44,7 @@ pub use info::{BuildOptions, SegmentInfo};
 pub use input::InputError;
 pub use items::{DeltaRows, Items};
 pub use output::Pace;
+pub(crate) use page::PageFill;
 pub use page::{Page, PageEnd, PageRequest};
 pub use reader::Segment;
 pub use record::{BODY_BYTES_MAX, Item, SealedBody, SealedRecord, TrimmedRange};

@@ -76,6 +76,10 @@ impl PageFill {
         PageFill { records: Vec::new(), bytes: 0, bytes_max, complete: None, is_full: false }
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     /// The page; records were added from the end that was asked for.
     pub(crate) fn finish(mut self, from: PageEnd) -> Page {
         if from == PageEnd::Newest {

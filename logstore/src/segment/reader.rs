@@ -19,6 +19,7 @@ use super::format::{FOOTER_BYTES, HEADER_BYTES, Section, Span};
 use super::index::{BlockIndex, BlockPlace, DeltaIndex};
 use super::info::SegmentInfo;
 use super::output::section_crc;
+use super::record::Item;
 use super::records::{Malformed, RecordBlock, RunReader};
 use super::table::Table;
 use crate::id::{ConversationId, SeqId};
@@ -200,6 +201,12 @@ impl Segment {
         }
     }
 
+    /// Whether the filter of the block that an item lies in admits a message id.
+    pub(super) fn filter_admits(&self, item: &Item, hash: u64, row: Option<DirectoryRow>) -> bool {
+        let index = self.block_index();
+        row.is_some_and(|row| index.may_hold(index.block_of(row.conversation, row.block, item.first()), hash))
+    }
+
     fn directory_table(&self) -> Table<'_> {
         Table::new(self.section(Section::Directory), self.section(Section::DirectoryRestarts))
     }
@@ -281,9 +288,13 @@ impl Segment {
         if end == placed.offset + placed.len { Ok(()) } else { Err(self.rot_in(index)) }
     }
 
+    /// Rot that was found by what a section says.
+    pub(super) fn rot(&self, section: Section, what: &str) -> Error {
+        rot(&self.path, self.info.span, self.footer.section(section).offset, section, what)
+    }
+
     fn rot_in(&self, section: Section) -> Error {
-        let offset = self.footer.section(section).offset;
-        rot(&self.path, self.info.span, offset, section, "it verifies, but makes no sense")
+        self.rot(section, "it verifies, but makes no sense")
     }
 
     fn rot_at(&self, place: BlockPlace, section: Section) -> Error {

@@ -1,7 +1,12 @@
 //! Sealed files from outside: what goes in comes out, what is damaged is named, what crashes is whole or not there.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod crash;
 mod damage;
+mod manifest;
+mod merge;
+mod pages;
 mod refusal;
 mod round_trip;
+mod shard;
 mod support;

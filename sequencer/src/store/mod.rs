@@ -1,5 +1,6 @@
 //! Where state rows are: overlay generations above what is sealed, and the stage that brings keys to memory before apply.
 
+pub mod cache;
 mod overlay;
 mod prefetch;
 mod sharded;
