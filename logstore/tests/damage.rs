@@ -275,6 +275,34 @@ fn a_foreign_file_is_left_alone_and_a_file_that_only_claims_to_be_ours_is_refuse
     assert!(matches!(reopen(&disk).err(), Some(Error::NotOurs { .. })));
 }
 
+#[test]
+fn a_file_that_is_replaced_by_anything_is_refused_by_name_and_left_as_it_is() {
+    let whole = FaultyDisk::new();
+    let journal = several_files(&whole);
+    journal.close();
+    let used = journal.usage().files;
+    let names = whole.handle().list("journal").unwrap();
+    let noise: Vec<u8> = (0..64 << 10_u32).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let replacements = [
+        ("nothing", vec![]),
+        ("zeros", vec![0; 64 << 10]),
+        ("noise", noise.clone()),
+        ("a little noise", noise[..99].into()),
+    ];
+    for (name, (what, bytes)) in names[..used].iter().flat_map(|name| replacements.iter().map(move |with| (name, with)))
+    {
+        let (disk, path) = (whole.crash(Survives::Nothing), format!("journal/{name}"));
+        disk.damage(&path, |file| file.clone_from(bytes));
+        match reopen(&disk).err() {
+            Some(Error::Rot { path: named, .. } | Error::NotOurs { path: named, .. }) => {
+                assert_eq!(named, path, "{what}")
+            }
+            other => panic!("{path} replaced by {what}: {other:?}"),
+        }
+        assert!(disk.bytes(&path) == *bytes, "{path} replaced by {what}: changed");
+    }
+}
+
 fn copying() -> JournalOptions {
     JournalOptions { held_files_max: 2, reserve_files: 1, tail_cache_bytes: 0, ..options() }
 }

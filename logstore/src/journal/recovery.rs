@@ -69,10 +69,7 @@ fn candidates(disk: &dyn Disk) -> Result<Vec<Candidate>> {
     let (mut found, mut leftovers) = (Vec::new(), Vec::new());
     for name in disk.list(DIRECTORY).context("list", DIRECTORY)? {
         match file::parse_name(&name) {
-            Name::File(number) => match candidate(disk, number)? {
-                Some(candidate) => found.push(candidate),
-                None => leftovers.push(file::path(number)),
-            },
+            Name::File(number) => found.push(candidate(disk, number)?),
             Name::Preparing => leftovers.push(format!("{DIRECTORY}/{name}")),
             Name::Foreign => tracing::warn!(name, "a file in the journal's folder is not the journal's: left alone"),
         }
@@ -82,8 +79,8 @@ fn candidates(disk: &dyn Disk) -> Result<Vec<Candidate>> {
     Ok(found)
 }
 
-/// `None`: the header does not verify and nothing in the file was ever used.
-fn candidate(disk: &dyn Disk, number: u32) -> Result<Option<Candidate>> {
+/// A file has this name only once its header is synced: one that does not verify was lost, and what else with it nobody knows.
+fn candidate(disk: &dyn Disk, number: u32) -> Result<Candidate> {
     let path = file::path(number);
     let file = disk.open(&path).context("open", &path)?;
     let mut bytes = vec![0; FILE_HEAD as usize];
@@ -91,11 +88,10 @@ fn candidate(disk: &dyn Disk, number: u32) -> Result<Option<Candidate>> {
     let head = match FileHead::decode(&bytes[..filled], &path)? {
         Some(head) if head.number == number && head.file_bytes <= u64::from(u32::MAX) => head,
         Some(head) => return Err(Error::NotOurs { path, what: format!("its header names file {}", head.number) }),
-        None if holds_blocks(&*file, number, &path)? => return Err(rot(number, 0, "the file's header", "all in it")),
-        None => return Ok(None),
+        None => return Err(rot(number, 0, "the file's header does not verify", "all in it")),
     };
     let before = checkpoint_before(&mut Scan::new(head, &*file))?;
-    Ok(Some(Candidate { ready: ReadyFile { head, file }, before }))
+    Ok(Candidate { ready: ReadyFile { head, file }, before })
 }
 
 /// What the checkpoint block at the file's begin states as the end of the file before. A bad one with blocks
@@ -111,14 +107,6 @@ fn checkpoint_before(scan: &mut Scan<'_>) -> Result<Option<Position>> {
         None => Ok(None),
         Some(_) => Err(rot(scan.head.number, FILE_HEAD, "the checkpoint block", "unknown")),
     }
-}
-
-/// Whether a file whose header is lost holds a block that says it belongs here.
-fn holds_blocks(file: &dyn DataFile, number: u32, path: &str) -> Result<bool> {
-    let mut bytes = vec![0; (CHECKPOINT_BYTES_MAX + ALIGN) as usize];
-    let filled = read_full(file, &mut bytes, FILE_HEAD).context("read", path)?;
-    let heads = bytes[..filled].chunks(ALIGN as usize);
-    Ok(heads.filter_map(super::block::BlockHead::decode_any).any(|head| head.position.file == number))
 }
 
 /// Every file names the one before it; only the oldest may name one that has been recycled.
