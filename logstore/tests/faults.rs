@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use logstore::id::{LogIndex, ShardId};
 use logstore::io::faulty::{FaultyDisk, Operation, Survives};
-use logstore::{Completion, Error, Executor, Journal, JournalOptions, Refused, Vote};
+use logstore::{Completion, Entry, Error, Executor, Journal, JournalOptions, Refused, Vote};
 use support::{PATIENCE, append, entries, entry, id, open, open_watched, purge, range, read_all, small, vote};
 
 fn options() -> JournalOptions {
@@ -286,6 +286,56 @@ fn a_recycling_step_that_fails_leaves_no_gap_that_the_next_start_takes_for_a_mis
                 .unwrap_or_else(|error| panic!("{operation:?}, {survives:?}: {error}"));
             assert_eq!(read_all(&journal, 1, 240..241).unwrap(), entries(1, 240..241, 1, 2000));
         }
+    }
+}
+
+const SECRET: &[u8] = b"what nobody may find again";
+
+/// Whether the bytes are in any file of the journal.
+fn is_anywhere(disk: &FaultyDisk, bytes: &[u8]) -> bool {
+    let names = disk.handle().list("journal").unwrap();
+    names.iter().any(|name| disk.bytes(&format!("journal/{name}")).windows(bytes.len()).any(|found| found == bytes))
+}
+
+#[test]
+fn what_is_purged_leaves_no_trace_once_recycled_files_are_zeroed() {
+    for restart in [false, true] {
+        let disk = FaultyDisk::new();
+        let options = || JournalOptions { reserve_files: 2, ..options() };
+        let journal = open(&disk.handle(), options()).unwrap();
+        append(&journal, 1, entries(1, 1..20, 1, 2000)).unwrap();
+        let secret = Entry { payload: Bytes::from(SECRET.repeat(20)), ..entry(1, 20, 1, 0) };
+        append(&journal, 1, vec![secret]).unwrap();
+        purge(&journal, 1, id(20, 1)).unwrap();
+        let kept = journal.newest_file();
+        // Through several lives of the file, none filled as far as the first.
+        for index in 21..100 {
+            append(&journal, 1, vec![entry(1, index, 1, 2000)]).unwrap();
+            purge(&journal, 1, id(index, 1)).unwrap();
+            if index % 5 == 0 {
+                let before = journal.newest_file();
+                journal.begin_next_file();
+                until("the next file", || journal.newest_file() > before);
+            }
+        }
+        assert!(is_anywhere(&disk, SECRET) && journal.oldest_trace() <= kept, "recycled files keep it");
+        let journal = if restart {
+            journal.close();
+            open(&disk.handle(), options()).unwrap()
+        } else {
+            journal
+        };
+        let done = journal.newest_file();
+        journal.zero_recycled(true);
+        journal.begin_next_file();
+        until("the trace's end", || journal.oldest_trace() > done);
+        assert!(!is_anywhere(&disk, SECRET));
+        journal.close();
+        let after = disk.crash(Survives::Nothing);
+        assert!(!is_anywhere(&after, SECRET));
+        let journal = open(&after.handle(), options()).unwrap();
+        assert_eq!(journal.shard_log(ShardId(1)).last, Some(id(99, 1)));
+        assert!(journal.oldest_trace() > done, "a restart knows it too");
     }
 }
 

@@ -155,7 +155,7 @@ impl State {
         if *id > walk.shard {
             (walk.shard, walk.index) = (*id, LogIndex(0));
         }
-        let mut plan = Plan { shard: *id, file: files.used.get(&file)?.clone(), places: Vec::new() };
+        let mut plan = Plan { shard: *id, file: files.used.get(&file)?.file.clone(), places: Vec::new() };
         let mut bytes = 0;
         for (index, location) in shard.index.from(walk.index).take(SCAN_ENTRIES_MAX) {
             walk.index = index.next();

@@ -4,13 +4,14 @@
 //! `.preparing` and nothing in it counts. A number is never used twice, a recycled file gets a new one.
 //!
 //! ```text
-//!  0            8         12         16     24       28   32           40    44          4096
-//!  +------------+---------+----------+------+--------+----+------------+-----+-----------+----
-//!  | "SKEINJNL" | version | checksum | salt | number | 0  | file bytes | crc | zeros     | checkpoint block ...
-//!  | 8 B        | u32     | u32      | u64  | u32    | u32| u64        | u32 |           |
-//!  +------------+---------+----------+------+--------+----+------------+-----+-----------+----
+//!  0            8         12         16     24       28        32           40    44          4096
+//!  +------------+---------+----------+------+--------+---------+------------+-----+-----------+----
+//!  | "SKEINJNL" | version | checksum | salt | number | remains | file bytes | crc | zeros     | checkpoint block ...
+//!  | 8 B        | u32     | u32      | u64  | u32    | u32     | u64        | u32 |           |
+//!  +------------+---------+----------+------+--------+---------+------------+-----+-----------+----
 //! ```
 //!
+//! `remains` is the lowest number of the file's former lives whose bytes may still lie in it; 0: it was zeros when it was made.
 //! `crc` covers bytes 0 to 40; these 44 bytes keep their layout in every version. `checksum` 1 is CRC-32/ISO-HDLC
 //! (IEEE 802.3, polynomial 0x04C11DB7, reflected), used for headers, blocks and frames.
 
@@ -34,6 +35,8 @@ pub(crate) struct FileHead {
     /// Of this life of the file.
     pub salt: u64,
     pub number: u32,
+    /// The oldest of the file's former lives whose bytes may still be in it; 0: none.
+    pub remains: u32,
     /// The size it was made with.
     pub file_bytes: u64,
 }
@@ -46,6 +49,7 @@ impl FileHead {
         bytes[12..16].copy_from_slice(&CHECKSUM_CRC32_IEEE.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.salt.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.number.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.remains.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.file_bytes.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..CRC_AT]);
         bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
@@ -70,7 +74,12 @@ impl FileHead {
             found => return Err(not_ours(format!("checksum {found} is unknown"))),
         }
         let (salt, number, file_bytes) = (u64_at(bytes, 16), u32_at(bytes, 24), u64_at(bytes, 32));
-        Ok(Some(FileHead { salt, number, file_bytes }))
+        Ok(Some(FileHead { salt, number, remains: u32_at(bytes, 28), file_bytes }))
+    }
+
+    /// The oldest life of the file whose bytes may be in it once it has been used.
+    pub fn oldest_life(&self) -> u32 {
+        if self.remains == 0 { self.number } else { self.remains }
     }
 }
 
@@ -114,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_header_comes_back_and_no_flip_passes() {
-        let head = FileHead { salt: 0x0123_4567_89AB_CDEF, number: 7, file_bytes: 1 << 28 };
+        let head = FileHead { salt: 0x0123_4567_89AB_CDEF, number: 7, remains: 3, file_bytes: 1 << 28 };
         let bytes = head.encode();
         assert_eq!(FileHead::decode(&bytes, "f").unwrap(), Some(head));
         for bit in 0..(CRC_AT + 4) * 8 {
@@ -126,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_refused_by_name() {
-        let mut bytes = FileHead { salt: 1, number: 7, file_bytes: 1 << 28 }.encode();
+        let mut bytes = FileHead { salt: 1, number: 7, remains: 0, file_bytes: 1 << 28 }.encode();
         bytes[8] = 2;
         let crc = crc32fast::hash(&bytes[..CRC_AT]);
         bytes[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());

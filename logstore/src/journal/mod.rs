@@ -46,6 +46,7 @@ use checkpoint::{Checkpoint, ShardMarks};
 use position::{ALIGN, Position};
 use queue::{What, Work};
 use recovery::{Recovered, Tail};
+use reserve::Files;
 use state::{Shared, State};
 use writer::Writer;
 
@@ -145,6 +146,8 @@ pub struct JournalOptions {
     pub queue_bytes_max: usize,
     /// After how much idleness the last acknowledged block is proven on disk.
     pub proof_after: Duration,
+    /// Whether recycled files are zeroed before they are used again: see [`Journal::zero_recycled`].
+    pub zero_recycled: bool,
     /// Chance, taken from the operating system by the caller: file salts are made of it.
     pub salt_seed: u64,
     /// Where files are prepared.
@@ -162,6 +165,7 @@ impl Default for JournalOptions {
             tail_cache_bytes: 256 << 20,
             queue_bytes_max: 64 << 20,
             proof_after: Duration::from_secs(1),
+            zero_recycled: false,
             salt_seed: 0,
             executor: Executor::inline(),
         }
@@ -218,10 +222,11 @@ impl Journal {
         disk.create_dir(file::DIRECTORY).context("create", file::DIRECTORY)?;
         let Recovered { shards, files, tail } = recovery::recover(&*disk, options.file_bytes)?;
         let checkpoint = Checkpoint::new(shards.iter().map(|(id, shard)| (*id, ShardMarks::of(shard))));
+        let zeroes = options.zero_recycled;
         let shared = Arc::new(Shared {
             disk,
             options,
-            state: Mutex::new(State::new(shards, files)),
+            state: Mutex::new(State::new(shards, Files { zeroes, ..files })),
             work: Condvar::new(),
             files_changed: Condvar::new(),
             on_fatal,
@@ -353,6 +358,31 @@ impl Journal {
         shards
     }
 
+    /// From now on nothing of a file's former life may be left when it is used again; ready files that hold such bytes are
+    /// zeroed too. Costs what making new files costs, so it is for as long as something is being erased.
+    pub fn zero_recycled(&self, zero: bool) {
+        self.shared.state.lock().files.zeroes = zero;
+        reserve::top_up(&self.shared);
+    }
+
+    /// The number of the file that is being written: what is purged now lies in it or in files with lower numbers.
+    pub fn newest_file(&self) -> u32 {
+        self.shared.state.lock().files.used.last_key_value().map_or(0, |(number, _)| *number)
+    }
+
+    /// The lowest number of a file of which any byte is left, also in files that have been recycled since. Something purged has left
+    /// the journal without a trace once this is above what [`Journal::newest_file`] was then.
+    pub fn oldest_trace(&self) -> u32 {
+        self.shared.state.lock().files.oldest_life()
+    }
+
+    /// Has the writer begin another file, so that what is purged can leave the one it writes. Does nothing while no
+    /// file is ready, or if that one holds nothing yet.
+    pub fn begin_next_file(&self) {
+        self.shared.state.lock().next_file = true;
+        self.shared.work.notify_one();
+    }
+
     /// How much the journal holds.
     pub fn usage(&self) -> JournalUsage {
         let state = self.shared.state.lock();
@@ -424,7 +454,7 @@ fn begin(shared: &Shared, checkpoint: &Checkpoint) -> Result<Tail> {
         }
     };
     let offset = writer::begin_file(&ready, Position::default(), checkpoint)?;
-    shared.state.lock().files.used.insert(ready.head.number, ready.file.clone());
+    shared.state.lock().files.used.insert(ready.head.number, ready.clone());
     Ok(Tail { file: ready, last_block: file::FILE_HEAD as u32, offset })
 }
 

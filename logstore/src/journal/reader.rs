@@ -84,7 +84,7 @@ impl Plan {
         let position = location.position().expect("an entry that is not synced is cached");
         if self.files.iter().all(|(number, _)| *number != position.file) {
             let file = state.files.used.get(&position.file).expect("a file with live entries is in use");
-            self.files.push((position.file, file.clone()));
+            self.files.push((position.file, file.file.clone()));
         }
         self.places.push((index, position, location));
     }

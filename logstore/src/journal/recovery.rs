@@ -8,7 +8,7 @@
 use hashbrown::HashMap;
 
 use crate::id::ShardId;
-use crate::io::{Context, DataFile, Disk, read_full};
+use crate::io::{Context, Disk, read_full};
 use crate::{Error, Result};
 
 use super::block::{BLOCK_HEAD, BlockKind};
@@ -56,7 +56,7 @@ pub(crate) fn recover(disk: &dyn Disk, file_bytes: u64) -> Result<Recovered> {
     check_chain(&used)?;
     let (replay, tail) = replay_all(&used)?;
     let mut files = Files { next_number, ..Files::default() };
-    files.used = used.into_iter().map(|used| (used.ready.head.number, used.ready.file)).collect();
+    files.used = used.into_iter().map(|used| (used.ready.head.number, used.ready)).collect();
     let newest = files.used.last_key_value().map_or(0, |(number, _)| *number);
     for candidate in ready {
         take_ready(disk, &mut files, candidate.ready, file_bytes, newest)?;

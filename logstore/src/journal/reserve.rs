@@ -25,7 +25,7 @@ const ZERO_SYNC_STEPS: u64 = 4;
 #[derive(Default)]
 pub(crate) struct Files {
     /// Files that hold blocks, by number.
-    pub used: BTreeMap<u32, Arc<dyn DataFile>>,
+    pub used: BTreeMap<u32, ReadyFile>,
     /// Ready to be written, in order.
     pub ready: VecDeque<ReadyFile>,
     /// Files nobody needs any more, oldest first.
@@ -38,11 +38,17 @@ pub(crate) struct Files {
     pub unsynced_names: bool,
     /// Whether a job is at work.
     pub preparing: bool,
+    /// Whether nothing of a file's former life may be left when it is used again.
+    pub zeroes: bool,
+    /// The oldest life of the file that the job has in hand; 0: none.
+    pub in_hand: u32,
 }
 
 /// A file nobody needs any more, under its name still.
 pub(crate) struct Retired {
     number: u32,
+    /// The oldest life of it whose bytes it may hold; 0: none.
+    oldest_life: u32,
     file: Arc<dyn DataFile>,
 }
 
@@ -63,17 +69,44 @@ impl Files {
     pub fn retire_before(&mut self, needed: u32) {
         let needed = self.used.split_off(&needed);
         let gone = std::mem::replace(&mut self.used, needed);
-        self.retired.extend(gone.into_iter().map(|(number, file)| Retired { number, file }));
+        self.retired.extend(gone.into_values().map(|ReadyFile { head, file }| Retired {
+            number: head.number,
+            oldest_life: head.oldest_life(),
+            file,
+        }));
+    }
+
+    /// The oldest file of which any byte may be left, under whichever name.
+    pub fn oldest_life(&self) -> u32 {
+        let used = self.used.values().map(|used| used.head.oldest_life());
+        let (ready, retired) = (self.ready.iter().map(|ready| ready.head.remains), self.retired.iter());
+        let lives = used.chain(ready).chain(retired.map(|retired| retired.oldest_life)).chain([self.in_hand]);
+        lives.filter(|life| *life != 0).min().unwrap_or(self.next_number)
     }
 
     /// Whether nothing is to be done.
     fn is_complete(&self, reserve: usize) -> bool {
-        self.ready.len() >= reserve && self.retired.len() <= reserve && !self.unsynced_names
+        let clean = !self.zeroes || self.ready.iter().all(|ready| ready.head.remains == 0);
+        self.ready.len() >= reserve && self.retired.len() <= self.spare(reserve) && !self.unsynced_names && clean
+    }
+
+    /// How many retired files are kept: as many as may soon be needed, unless they are to be without a trace.
+    fn spare(&self, reserve: usize) -> usize {
+        if self.zeroes { 0 } else { reserve }
     }
 
     /// What is to be done to have `reserve` files ready. As many retired ones are kept: to recycle a file costs
     /// two syncs, to make one costs writing all of it.
     fn next_step(&mut self, reserve: usize) -> Option<Step> {
+        let step = self.choose_step(reserve);
+        self.in_hand = match &step {
+            Some(Step::Recycle { old, .. } | Step::Remove { old }) => old.oldest_life,
+            _ => 0,
+        };
+        step
+    }
+
+    fn choose_step(&mut self, reserve: usize) -> Option<Step> {
         if self.unsynced_names {
             Some(Step::SyncNames)
         } else if self.ready.len() < reserve {
@@ -83,11 +116,20 @@ impl Files {
                 Some(old) => Step::Recycle { number, old },
                 None => Step::Create { number },
             })
-        } else if self.retired.len() > reserve {
+        } else if self.retired.len() > self.spare(reserve) {
             self.take_retired().map(|old| Step::Remove { old })
+        } else if self.zeroes {
+            self.take_unclean().map(|old| Step::Recycle { number: take_number(self), old })
         } else {
             None
         }
+    }
+
+    /// A ready file that holds bytes of a former life.
+    fn take_unclean(&mut self) -> Option<Retired> {
+        let place = self.ready.iter().position(|ready| ready.head.remains != 0)?;
+        let ReadyFile { head, file } = self.ready.remove(place)?;
+        Some(Retired { number: head.number, oldest_life: head.remains, file })
     }
 
     /// The oldest retired file, once its last reader is gone.
@@ -104,6 +146,7 @@ impl Files {
             tracing::error!(error = %failed.error, "no further journal file can be made");
         }
         self.failure = Some(failed.error.to_string());
+        self.in_hand = 0;
         self.unsynced_names |= failed.unsynced_names;
         if let Some(kept) = failed.kept {
             self.retired.push_front(kept);
@@ -170,7 +213,7 @@ impl Job {
             let files = &mut self.shared.state.lock().files;
             match result {
                 Ok(ready) => {
-                    files.failure = None;
+                    (files.failure, files.in_hand) = (None, 0);
                     files.ready.extend(ready);
                 }
                 Err(failed) => return files.note(failed),
@@ -234,8 +277,14 @@ fn remove(shared: &Shared, old: Retired) -> std::result::Result<(), Failed> {
 /// The names first, durably: a file that is found under its old name still has its old content.
 fn recycle(shared: &Shared, number: u32, old: Retired) -> std::result::Result<ReadyFile, Failed> {
     let to = file::preparing_path(number);
+    let (oldest_life, zeroes) = (old.oldest_life, shared.state.lock().files.zeroes);
     let file = give_up_name(old, "rename", |path| shared.disk.rename(path, &to))?;
-    let made = sync_names(shared).and_then(|()| Ok(finish(shared, number, file)?));
+    let made = sync_names(shared).and_then(|()| {
+        if zeroes {
+            write_zeros(shared, &*file, &to, || shared.state.lock().running())?;
+        }
+        Ok(finish(shared, number, file, if zeroes { 0 } else { oldest_life })?)
+    });
     made.inspect_err(|_| remove_draft(shared, number))
 }
 
@@ -269,7 +318,7 @@ fn remove_draft(shared: &Shared, number: u32) {
 fn create(shared: &Shared, number: u32, go_on: impl Fn() -> io::Result<()>) -> Result<ReadyFile> {
     let path = file::preparing_path(number);
     let file = shared.disk.create(&path).context("create", &path)?;
-    let made = write_zeros(shared, &*file, &path, go_on).and_then(|()| finish(shared, number, file));
+    let made = write_zeros(shared, &*file, &path, go_on).and_then(|()| finish(shared, number, file, 0));
     made.inspect_err(|_| remove_draft(shared, number))
 }
 
@@ -291,10 +340,10 @@ fn write_zeros(shared: &Shared, file: &dyn DataFile, path: &str, go_on: impl Fn(
 }
 
 /// Writes the header, syncs, gives the final name.
-fn finish(shared: &Shared, number: u32, file: Arc<dyn DataFile>) -> Result<ReadyFile> {
+fn finish(shared: &Shared, number: u32, file: Arc<dyn DataFile>, remains: u32) -> Result<ReadyFile> {
     let (from, to) = (file::preparing_path(number), file::path(number));
     let salt = file::salt(shared.options.salt_seed, number);
-    let head = FileHead { salt, number, file_bytes: shared.options.file_bytes };
+    let head = FileHead { salt, number, remains, file_bytes: shared.options.file_bytes };
     file.write_at(&head.encode(), 0).context("write", &from)?;
     file.sync_data().context("sync", &from)?;
     shared.disk.rename(&from, &to).context("rename", &from)?;

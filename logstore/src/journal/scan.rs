@@ -58,7 +58,7 @@ impl<'a> Scan<'a> {
     }
 
     fn head_at(&mut self, offset: u64) -> Result<Option<BlockHead>> {
-        let FileHead { salt, number, file_bytes } = self.head;
+        let FileHead { salt, number, file_bytes, .. } = self.head;
         let room = file_bytes.saturating_sub(offset);
         let position = Position { file: number, offset: offset as u32 };
         let bytes = self.bytes(offset, BLOCK_HEAD)?;

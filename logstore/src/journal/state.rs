@@ -43,6 +43,8 @@ pub(crate) struct State {
     pub copies: CopyForward,
     /// Shards whose committed id is not written yet.
     pub uncommitted: Vec<ShardId>,
+    /// Another file is to be begun.
+    pub next_file: bool,
     /// Why nothing is accepted any more.
     pub stopped: Option<String>,
     /// The writer is to finish what is queued and end.
@@ -72,6 +74,7 @@ impl State {
             files,
             copies: CopyForward::default(),
             uncommitted: Vec::new(),
+            next_file: false,
             stopped: None,
             closing: false,
         }

@@ -29,6 +29,8 @@ use super::state::{Shared, State};
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     active: ReadyFile,
+    /// Where the block after the checkpoint is; 0 if the file was begun in a former life of the process.
+    begin: u32,
     /// Where the next block goes: everything before it is synced.
     tail: u32,
     proof: Proof,
@@ -59,6 +61,7 @@ enum Step {
     WriteProof,
     /// Nobody has asked for anything for a while.
     Idle,
+    NextFile,
     Close,
 }
 
@@ -69,6 +72,7 @@ impl Writer {
         Writer {
             shared,
             active,
+            begin: 0,
             tail,
             proof: Proof::Missing,
             checkpoint,
@@ -123,6 +127,7 @@ impl Writer {
                 Step::Commit => self.commit(0)?,
                 Step::WriteProof => self.write_proof()?,
                 Step::Idle => self.idle()?,
+                Step::NextFile => self.leave_file()?,
                 Step::Close => return self.finish(),
             }
         }
@@ -133,6 +138,9 @@ impl Writer {
         let shared = self.shared.clone();
         let mut state = shared.state.lock();
         loop {
+            if std::mem::take(&mut state.next_file) {
+                return Step::NextFile;
+            }
             if !state.queue.is_empty() {
                 self.take(&mut state);
                 return Step::Commit;
@@ -195,6 +203,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Begins another file, if one is ready and this one holds anything.
+    fn leave_file(&mut self) -> Result<()> {
+        let ready = !self.shared.state.lock().files.ready.is_empty();
+        if ready && self.tail > self.begin {
+            self.begin_next_file()?;
+            self.shared.state.lock().retire(self.active.head.number);
+            reserve::top_up(&self.shared);
+        }
+        Ok(())
+    }
+
     fn idle(&mut self) -> Result<()> {
         copy_forward::read_ahead(&self.shared);
         if self.make_room_for_copy()? {
@@ -217,7 +236,11 @@ impl Writer {
         };
         match next {
             Some(next) if BLOCK_HEAD + next <= room => Ok(true),
-            Some(_) if ready >= self.shared.options.reserve_files.max(1) => self.begin_next_file().map(|()| true),
+            Some(_) if ready >= self.shared.options.reserve_files.max(1) => {
+                self.begin_next_file()?;
+                reserve::top_up(&self.shared);
+                Ok(true)
+            }
             _ => Ok(false),
         }
     }
@@ -254,6 +277,7 @@ impl Writer {
             return Ok(());
         }
         self.begin_next_file()?;
+        reserve::top_up(&self.shared);
         if self.fits() {
             return Ok(());
         }
@@ -264,9 +288,8 @@ impl Writer {
         let next = self.next_file()?;
         let before = Position { file: self.active.head.number, offset: self.tail };
         let tail = begin_file(&next, before, &self.checkpoint)?;
-        self.shared.state.lock().files.used.insert(next.head.number, next.file.clone());
-        (self.active, self.tail) = (next, tail);
-        reserve::top_up(&self.shared);
+        self.shared.state.lock().files.used.insert(next.head.number, next.clone());
+        (self.active, self.begin, self.tail) = (next, tail, tail);
         Ok(())
     }
 
