@@ -264,6 +264,10 @@ fn sequencer_options(config: &Config, identity: &Identity) -> SequencerOptions {
         queue_bytes_max: of.queue_bytes_max.bytes(),
         tail_bytes: of.tail_bytes.bytes(),
         seal_bytes: of.seal_bytes.0,
+        seal_age: of.seal_age.0,
+        unsealed_bytes_max: of.unsealed_bytes_max.0,
+        seal_bytes_per_second: of.seal_bytes_per_second.0,
+        block_cache_bytes: of.block_cache_bytes.0,
     }
 }
 

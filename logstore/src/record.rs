@@ -29,7 +29,7 @@ impl RecordKind {
     }
 }
 
-/// Where a record's body is until it is sealed.
+/// Where a record's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyPlace {
     /// `len` bytes at `offset` of the payload of the entry at the head's `index`.
@@ -41,6 +41,8 @@ pub enum BodyPlace {
     },
     /// Made by apply, in memory until sealed (membership records).
     Made,
+    /// In a segment: whoever read the head has the body with it.
+    Sealed,
 }
 
 /// What apply states about an accepted record.

@@ -1,10 +1,11 @@
-//! Where the unsealed records of one shard are, cut into generations.
+//! Where the records of one shard are: unsealed ones by generation, the others in segments.
 //!
 //! ```text
 //!   frozen, oldest first                        current
 //!   | generation 7 | generation 8 |  generation 9, still growing
 //!        each covers the entries up to its Seal; it goes once its segment is published
 //! ```
+//! Below all of them: the sealed segments.
 //!
 //! What always holds: the generations of a conversation follow each other without a hole in `seq`; a frozen generation
 //! never changes, so that a segment is made of exactly it while newer records come in.
@@ -14,21 +15,27 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::SegmentSet;
 use crate::id::{ConversationId, LogIndex, SeqId};
 use crate::record::RecordHead;
 use crate::unsealed::{Slot, Unsealed};
 
-/// The unsealed records of one shard, by generation.
-#[derive(Default)]
+/// The records of one shard. What is unsealed is looked up here; segments are read by whoever takes them out.
 pub struct Records {
+    sealed: Arc<SegmentSet>,
     frozen: VecDeque<(u64, Arc<Unsealed>)>,
     current: Unsealed,
 }
 
 impl Records {
-    /// No records.
-    pub fn new() -> Records {
-        Records::default()
+    /// Nothing but what is sealed.
+    pub fn above(sealed: Arc<SegmentSet>) -> Records {
+        Records { sealed, frozen: VecDeque::new(), current: Unsealed::new() }
+    }
+
+    /// The segments of everything older than what is held here.
+    pub fn sealed(&self) -> &Arc<SegmentSet> {
+        &self.sealed
     }
 
     /// Brings near what pushing records of these conversations needs; see [`Unsealed::touch`].
@@ -52,8 +59,9 @@ impl Records {
         self.frozen.iter().find(|(number, _)| *number == generation).map(|(_, records)| records.clone())
     }
 
-    /// Lets go of generations up to this one: their segments are published.
-    pub fn release(&mut self, upto: u64) {
+    /// Takes over segments that hold everything up to this generation, and lets go of it.
+    pub fn publish(&mut self, sealed: Arc<SegmentSet>, upto: u64) {
+        self.sealed = sealed;
         while self.frozen.front().is_some_and(|(number, _)| *number <= upto) {
             self.frozen.pop_front();
         }
@@ -100,10 +108,17 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{BodyHash, ClientMsgId, Ordinal, ServerMsgId, TimeMs, UserId};
+    use crate::id::{BodyHash, ClientMsgId, Ordinal, ServerMsgId, ShardId, TimeMs, UserId};
+    use crate::io::faulty::FaultyDisk;
     use crate::record::{BodyPlace, RecordKind};
+    use crate::segment::BlockCache;
 
     const GROUP: ConversationId = ConversationId(2 << 126 | 7);
+
+    fn nothing_sealed() -> SegmentSet {
+        let cache = Arc::new(BlockCache::new(4 << 20));
+        SegmentSet::open(&FaultyDisk::new().handle(), ShardId(0), &cache).unwrap()
+    }
 
     fn head(seq: u64) -> RecordHead {
         RecordHead {
@@ -122,7 +137,7 @@ mod tests {
     }
 
     fn records() -> Records {
-        let mut records = Records::new();
+        let mut records = Records::above(Arc::new(nothing_sealed()));
         for seq in 1..=6 {
             records.push(&head(seq), 0, Some(Bytes::from(vec![seq as u8])));
             if seq % 2 == 0 {
@@ -145,10 +160,10 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_that_is_released_is_gone_and_the_others_stay() {
+    fn a_generation_that_is_published_is_gone_and_the_others_stay() {
         let mut records = records();
         let second = records.frozen(2).unwrap();
-        records.release(2);
+        records.publish(records.sealed().clone(), 2);
         assert_eq!(records.bounds(GROUP), Some((SeqId(5), SeqId(7))));
         assert!(records.frozen(2).is_none() && records.frozen(3).is_some());
         assert_eq!(second.bounds(GROUP), Some((SeqId(3), SeqId(4))), "who makes a segment of it keeps it");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::id::{ClientMsgId, ConversationId, SegmentOrdinal, SeqId, ShardId, TimeMs, UserId};
+use crate::id::{ClientMsgId, ConversationId, LogIndex, SegmentOrdinal, SeqId, ShardId, TimeMs, UserId};
 use crate::io::{Context, Disk};
 use crate::manifest::Manifest;
 use crate::segment::format::{FINISHED, UNFINISHED};
@@ -140,6 +140,13 @@ impl SegmentSet {
             }
         }
         Ok(())
+    }
+
+    /// The first record of a conversation above a log index, or one shortly before it: that of the oldest segment with one
+    /// above. `None` if none is sealed. No block is read.
+    pub fn first_above(&self, conversation: ConversationId, index: LogIndex) -> Result<Option<SeqId>> {
+        let held = self.walk(self.head(conversation)?, |row| row.last_index > index)?;
+        Ok(held.iter().rev().map(|(_, row)| row).find(|row| row.last_index > index).map(|row| row.first))
     }
 
     /// The record with a message id, among those of a time not before `not_before`: a record is never older than its id by more than

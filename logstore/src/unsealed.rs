@@ -106,6 +106,11 @@ impl Unsealed {
         row.slots.get(usize::try_from(place).ok()?).copied()
     }
 
+    /// Every conversation with its first seq and its slots, in no order.
+    pub fn rows(&self) -> impl Iterator<Item = (ConversationId, SeqId, &[Slot])> {
+        self.tables.iter().flatten().map(|row| (row.conversation, row.first, row.slots.as_slice()))
+    }
+
     /// The body of a record that apply made.
     pub fn made_body(&self, conversation: ConversationId, seq: SeqId) -> Option<Bytes> {
         self.made_bodies.get(&(conversation, seq)).cloned()

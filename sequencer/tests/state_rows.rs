@@ -137,7 +137,7 @@ fn own() -> impl Strategy<Value = OwnRow> {
             own.advance(TimeMs(time));
             for n in 0..given {
                 let id = own.next_server_msg_id();
-                own.note_accepted(SeqId(u64::from(n)), id, BodyHash(epoch));
+                own.note_accepted(SeqId(u64::from(n)), id, BodyHash(epoch), n % 2 == 0);
                 own.next_user_id();
             }
             own

@@ -3,8 +3,10 @@
 //! What always holds: the rows, the audience and `as_of` are taken at one point of applied state, under the shard's read
 //! lock; everything that is read afterwards lies below that point and never changes.
 
-use logstore::Records;
+use std::sync::Arc;
+
 use logstore::id::{ConversationId, ConversationName, LogIndex, SeqId, ShardId};
+use logstore::{Records, SegmentSet};
 use sequencer::Record;
 use sequencer::state::ShardState;
 
@@ -24,8 +26,11 @@ pub(super) struct Fence {
     announcement: Announcement,
     shard: ShardId,
     as_of: LogIndex,
-    /// Newest first, each with the records to send.
-    rows: Vec<(Row, Visible)>,
+    /// Newest first, each with what of it is unsealed and was missed.
+    rows: Vec<(Row, Missed)>,
+    sealed: Arc<SegmentSet>,
+    /// Newest records of a conversation to send; none if the device wants none.
+    backlog_records: u64,
     /// What ends this announcement.
     pub generation: Generation,
 }
@@ -43,18 +48,19 @@ impl Fence {
         let Announcement { user, cursor, .. } = announcement;
         let listener = Listener { gateway: announcement.gateway, connection: announcement.connection };
         let generation = hub.announce(listener, user, groups_of(state, announcement));
-        let mut rows: Vec<(Row, Visible)> = state
+        let mut rows: Vec<(Row, Missed)> = state
             .conversations_of(user)
             .filter(|(id, member)| state.conversation(*id).is_some_and(|c| row::changed_after(c, member, cursor)))
             .filter_map(|(id, member)| row::look(shard, state, id, user, member))
             .map(|row| {
-                let backlog =
-                    if announcement.bodies { backlog(&row, held, cursor, backlog_records) } else { Visible::default() };
-                (row, backlog)
+                let missed = Missed::of(held, row.summary.conversation, cursor);
+                (row, missed)
             })
             .collect();
         rows.sort_by_key(|(row, _)| std::cmp::Reverse((row.summary.last_time, row.summary.conversation)));
-        Fence { announcement, shard, as_of: state.applied(), rows, generation }
+        let sealed = held.sealed().clone();
+        let backlog_records = if announcement.bodies { backlog_records } else { 0 };
+        Fence { announcement, shard, as_of: state.applied(), rows, sealed, backlog_records, generation }
     }
 
     /// Reads the missed records and makes the unread counts.
@@ -65,15 +71,21 @@ impl Fence {
             rows: Vec::with_capacity(self.rows.len()),
             records: Vec::new(),
         };
-        let user = self.announcement.user;
+        let Announcement { user, cursor, .. } = self.announcement;
         let mut budget = Budget { records: usize::MAX, bytes: BACKLOG_BYTES_MAX };
-        for (Row { mut summary, unread, .. }, backlog) in self.rows {
+        for (row, missed) in self.rows {
+            let backlog = match self.backlog_records {
+                0 => Visible::default(),
+                most => missed.visible(&row, &self.sealed, cursor)?.newest(most),
+            };
+            let Row { mut summary, unread, .. } = row;
             let id = summary.conversation;
-            let records = newest_ascending(source, id, &backlog, &mut budget).await?;
+            let mut records = newest_ascending(source, id, &backlog, &mut budget).await?;
             summary.unread = match unread.count_in(user, &records) {
                 Some(unread) => unread,
                 None => unread.count(user, id, source).await,
             };
+            records.retain(|record| record.head.index > cursor);
             attachment.records.extend(records);
             attachment.rows.push(summary);
         }
@@ -91,10 +103,27 @@ fn groups_of(state: &ShardState, announcement: Announcement) -> impl Iterator<It
     })
 }
 
-fn backlog(row: &Row, held: &Records, cursor: LogIndex, records_max: u64) -> Visible {
-    let first = held.first_above(row.summary.conversation, cursor);
-    let above = first.map_or_else(Visible::default, |first| row.visible.within(first, SeqId(u64::MAX)));
-    above.newest(records_max)
+/// What of a conversation is unsealed and above a cursor.
+struct Missed {
+    first: Option<SeqId>,
+    /// Whether older records, which are sealed, may be above it too.
+    also_sealed: bool,
+}
+
+impl Missed {
+    fn of(held: &Records, conversation: ConversationId, cursor: LogIndex) -> Missed {
+        let first = held.first_above(conversation, cursor);
+        let oldest = held.bounds(conversation).map(|(oldest, _)| oldest);
+        Missed { first, also_sealed: first == oldest && oldest != Some(SeqId(1)) }
+    }
+
+    /// What of it a member may see. Of what is sealed it may begin a little too early: who reads it compares indexes.
+    fn visible(&self, row: &Row, sealed: &SegmentSet, cursor: LogIndex) -> Result<Visible, Fault> {
+        let conversation = row.summary.conversation;
+        let in_segments = if self.also_sealed { sealed.first_above(conversation, cursor) } else { Ok(None) };
+        let first = in_segments.map_err(sequencer::Error::from)?.or(self.first);
+        Ok(first.map_or_else(Visible::default, |first| row.visible.within(first, SeqId(u64::MAX))))
+    }
 }
 
 async fn newest_ascending(

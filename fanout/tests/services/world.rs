@@ -51,6 +51,10 @@ impl World {
             queue_bytes_max: 64 << 20,
             tail_bytes: 16 << 20,
             seal_bytes: 64 << 20,
+            seal_age: Duration::from_secs(600),
+            unsealed_bytes_max: 256 << 20,
+            seal_bytes_per_second: 1 << 30,
+            block_cache_bytes: 8 << 20,
         };
         let sequencer = Sequencer::open(options, journal, Arc::new(SystemClock)).await.unwrap();
         let limits = Arc::new(limits);

@@ -81,7 +81,17 @@ impl Config {
             format!("must be at least sequencer.entry_bytes_max ({})", sequencer.entry_bytes_max)
         })?;
         require(sequencer.tail_bytes.0 >= 1 << 20, "sequencer.tail_bytes", || "must be at least 1MiB".into())?;
-        require(sequencer.seal_bytes.0 >= 1 << 20, "sequencer.seal_bytes", || "must be at least 1MiB".into())
+        require(sequencer.seal_bytes.0 >= 1 << 20, "sequencer.seal_bytes", || "must be at least 1MiB".into())?;
+        require(sequencer.seal_age.0.as_secs() >= 1, "sequencer.seal_age", || "must be at least 1s".into())?;
+        require(sequencer.unsealed_bytes_max.0 / 2 >= sequencer.seal_bytes.0, "sequencer.unsealed_bytes_max", || {
+            format!("must be at least twice sequencer.seal_bytes ({})", sequencer.seal_bytes)
+        })?;
+        require(sequencer.seal_bytes_per_second.0 >= 1 << 20, "sequencer.seal_bytes_per_second", || {
+            "must be at least 1MiB".into()
+        })?;
+        require(sequencer.block_cache_bytes.0 >= 4 << 20, "sequencer.block_cache_bytes", || {
+            "must be at least 4MiB".into()
+        })
     }
 
     fn check_auth(&self) -> Result<(), Fault> {

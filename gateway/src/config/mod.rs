@@ -107,8 +107,16 @@ pub struct SequencerConfig {
     pub queue_bytes_max: Size,
     /// Bytes of applied entries each shard keeps for tail readers.
     pub tail_bytes: Size,
-    /// Bytes of accepted records after which a generation is sealed.
+    /// Bytes of entries after which a generation is sealed.
     pub seal_bytes: Size,
+    /// Log time after which a generation is sealed that is not that large.
+    pub seal_age: Span,
+    /// Most bytes a shard may hold unsealed: beyond, that shard refuses new messages.
+    pub unsealed_bytes_max: Size,
+    /// Most bytes a second that making segments writes, all shards together.
+    pub seal_bytes_per_second: Size,
+    /// Bytes of sealed blocks kept in memory, all shards together.
+    pub block_cache_bytes: Size,
 }
 
 /// `[auth]`.
@@ -198,6 +206,10 @@ impl Default for Config {
                 queue_bytes_max: Size(8 << 20),
                 tail_bytes: Size(16 << 20),
                 seal_bytes: Size(64 << 20),
+                seal_age: Span(Duration::from_secs(10 * 60)),
+                unsealed_bytes_max: Size(256 << 20),
+                seal_bytes_per_second: Size(64 << 20),
+                block_cache_bytes: Size(256 << 20),
             },
             auth: AuthConfig {
                 token_key_file: PathBuf::new(),
@@ -221,6 +233,7 @@ impl Config {
         config.journal.tail_cache_bytes = Size(128 << 20);
         config.sequencer.tail_bytes = Size(64 << 20);
         config.sequencer.queue_bytes_max = Size(16 << 20);
+        config.sequencer.block_cache_bytes = Size(64 << 20);
         config
     }
 

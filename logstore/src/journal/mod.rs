@@ -244,6 +244,25 @@ impl Journal {
         Ok(Journal { writer: Arc::new(WriterThread { shared: shared.clone(), handle }), shared })
     }
 
+    /// Where it lies; so do the sealed segments.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.shared.disk
+    }
+
+    /// Another file of this node has failed a write or sync for good: nothing is accepted from here on, and `on_fatal` is
+    /// called.
+    pub fn fail(&self, error: &Error) {
+        let is_first = {
+            let mut state = self.shared.state.lock();
+            let is_first = state.stopped.is_none();
+            state.stopped.get_or_insert_with(|| error.to_string());
+            is_first
+        };
+        if is_first {
+            (self.shared.on_fatal)(error);
+        }
+    }
+
     /// The shards that have anything in the journal.
     pub fn shards(&self) -> Vec<ShardId> {
         let mut shards: Vec<_> = self.shared.state.lock().shards.keys().copied().collect();

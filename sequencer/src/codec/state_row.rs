@@ -327,6 +327,7 @@ impl StateRow for OwnRow {
             out.u64(ms);
             out.u16(counter);
         }
+        out.u64(self.stored);
         out.u64(self.accepted);
     }
 
@@ -339,6 +340,7 @@ impl StateRow for OwnRow {
         own.time = TimeMs(f.u64()?);
         own.last_record = read_last_id(f, OwnRow::RECORDS_PER_MS)?;
         own.last_user = read_last_id(f, OwnRow::USERS_PER_MS)?;
+        own.stored = f.u64()?;
         own.accepted = f.u64()?;
         Ok(own)
     }

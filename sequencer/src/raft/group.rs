@@ -11,6 +11,7 @@ use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{BasicNode, Config, RaftMetrics, ServerState, SnapshotPolicy};
 
+use crate::raft::checkpoint::Checkpoint;
 use crate::raft::log_store::LogStore;
 use crate::raft::network::Peers;
 use crate::raft::runtime;
@@ -47,11 +48,18 @@ pub(crate) struct GroupStatus {
 
 impl Group {
     /// Replays what is committed and starts Raft. The group neither leads nor follows yet: the ticker elects.
-    pub(crate) async fn start(node: NodeId, journal: Journal, core: Arc<ShardCore>) -> Result<Group> {
+    ///
+    /// The core's state is as of `checkpoint`: what is replayed is above it.
+    pub(crate) async fn start(
+        node: NodeId,
+        journal: Journal,
+        core: Arc<ShardCore>,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<Group> {
         let shard = core.shard();
         let log = LogStore::new(journal, core.clone());
         let config = Arc::new(config().validate().map_err(|e| failed(shard, &e))?);
-        let raft = Raft::new(node.0, config, Peers::default(), log, StateMachine::new(core)).await;
+        let raft = Raft::new(node.0, config, Peers::default(), log, StateMachine::new(core, checkpoint)).await;
         let raft = raft.map_err(|e| failed(shard, &e))?;
         Ok(Group { shard, node, server: raft.server_metrics(), raft })
     }
@@ -122,6 +130,16 @@ impl Group {
             leading: metrics.running_state.is_ok() && metrics.state == ServerState::Leader,
             term: metrics.current_term,
             last_index: metrics.last_log_index.map_or(LogIndex(0), index_of),
+        }
+    }
+
+    /// Entries up to `checkpoint` are held by published segments: those up to `upto` need not stay in the journal.
+    pub(crate) async fn purge(&self, upto: LogIndex) -> Result<()> {
+        // Without a snapshot openraft purges nothing, and says Ok.
+        self.raft.trigger().snapshot().await.map_err(|e| failed(self.shard, &e))?;
+        match upto.0.checked_sub(1) {
+            Some(upto) => self.raft.trigger().purge_log(upto).await.map_err(|e| failed(self.shard, &e)),
+            None => Ok(()),
         }
     }
 

@@ -3,6 +3,7 @@
 //! What always holds: entry `i` of openraft is [`LogIndex`](logstore::id::LogIndex) `i + 1`, because openraft counts
 //! from 0 and ours keeps 0 for "before the first entry"; the conversion is in [`types`] and nowhere else.
 
+pub(crate) mod checkpoint;
 pub(crate) mod group;
 pub(crate) mod log_store;
 mod membership;

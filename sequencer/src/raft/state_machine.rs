@@ -1,22 +1,22 @@
 //! openraft's state machine: hands committed entries to the shard's core, in order.
 //!
-//! What always holds: it is empty after a restart, and openraft applies every committed entry of the journal again.
-//! Until segments exist a snapshot is a *manifest of no segments*: it says up to where this replica has applied
-//! and who the members are, and nothing more; state is rebuilt by replaying the journal from its beginning.
-//! Hence a foreign manifest can only be installed while the state it stands for is empty.
+//! What always holds: after a restart it is where its sealed segments end, and openraft applies every committed entry of
+//! the journal above that again. A snapshot is a *manifest*: it says up to where this replica's segments reach and who
+//! the members are there; the segments are where they are. One that stands for entries no segment here holds can only be
+//! installed while the state it stands for is empty.
 
 use std::io;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use openraft::alias::{SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
+use openraft::alias::{SnapshotMetaOf, SnapshotOf};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 
+use crate::raft::checkpoint::{Checkpoint, Membership};
 use crate::raft::types::{RaftEntry, RaftLogId, RaftPayload, Response, TypeConfig, index_of};
 use crate::shard::core::ShardCore;
 
-type Membership = StoredMembershipOf<TypeConfig>;
 type Meta = SnapshotMetaOf<TypeConfig>;
 
 /// Entries applied before readers are told, when there are many at once (a replay).
@@ -39,15 +39,14 @@ pub(crate) struct StateMachine {
 }
 
 impl StateMachine {
-    /// An empty one over the shard's core.
-    pub(crate) fn new(core: Arc<ShardCore>) -> StateMachine {
-        StateMachine {
-            core,
-            last_applied: None,
-            membership: Membership::default(),
-            entries: 0,
-            manifest: Arc::default(),
-        }
+    /// One over the shard's core, whose state is as of `checkpoint`: empty, if there is none.
+    pub(crate) fn new(core: Arc<ShardCore>, checkpoint: Option<Checkpoint>) -> StateMachine {
+        let manifest = Arc::new(parking_lot::Mutex::new(checkpoint.as_ref().map(of_checkpoint)));
+        let (last_applied, membership) = match checkpoint {
+            Some(Checkpoint { sealed, membership }) => (Some(sealed), membership),
+            None => (None, Membership::default()),
+        };
+        StateMachine { core, last_applied, membership, entries: 0, manifest }
     }
 
     /// Applies one entry and answers whoever proposed it.
@@ -56,7 +55,12 @@ impl StateMachine {
         let batch = match &entry.payload {
             RaftPayload::Normal(payload) => {
                 self.entries += 1;
-                Some(self.core.apply(index, &payload.0))
+                let batch = self.core.apply(index, &payload.0);
+                if let Some(generation) = batch.applied.sealed {
+                    let checkpoint = Checkpoint { sealed: entry.log_id, membership: self.membership.clone() };
+                    self.core.froze(generation, checkpoint);
+                }
+                Some(batch)
             }
             RaftPayload::Blank => self.core.skip(index),
             RaftPayload::Membership(membership) => {
@@ -105,7 +109,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> ManifestBuilder {
-        let built = (self.meta(), Manifest { entries: self.entries });
+        let unsealed = || (self.meta(), Manifest { entries: self.entries });
+        let built = self.core.sealing().checkpoint().as_ref().map_or_else(unsealed, of_checkpoint);
         ManifestBuilder { built, current: self.manifest.clone() }
     }
 
@@ -134,6 +139,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         let manifest = self.manifest.lock().clone();
         Ok(manifest.map(|(meta, snapshot)| SnapshotOf::<TypeConfig, Manifest> { meta, snapshot }))
     }
+}
+
+/// What a replica can say of entries its segments hold.
+fn of_checkpoint(checkpoint: &Checkpoint) -> (Meta, Manifest) {
+    let last_membership = checkpoint.membership.clone();
+    (Meta { last_log_id: Some(checkpoint.sealed), last_membership }, Manifest { entries: 0 })
 }
 
 /// Builds the manifest of the moment it was made.

@@ -24,7 +24,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine, ()> for Shards {
     async fn build(&self) -> Result<((), LogStore, StateMachine), StorageError<TypeConfig>> {
         let shard = ShardId(self.next.fetch_add(1, Ordering::Relaxed));
         let core = Arc::new(ShardCore::new(shard, Arc::new(NothingSealed), 1 << 20, 1 << 20));
-        Ok(((), LogStore::new(self.journal.clone(), core.clone()), StateMachine::new(core)))
+        Ok(((), LogStore::new(self.journal.clone(), core.clone()), StateMachine::new(core, None)))
     }
 }
 

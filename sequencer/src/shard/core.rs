@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use logstore::Records;
 use logstore::id::{LogIndex, ShardId};
+use logstore::{Records, SegmentSet};
 use parking_lot::{RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
 use crate::Applied;
+use crate::raft::checkpoint::Checkpoint;
+use crate::shard::sealing::{Frozen, Sealing};
 use crate::shard::staging::Staging;
 use crate::shard::tail::{Tail, TailBatch};
 use crate::state::ShardState;
@@ -25,6 +27,11 @@ pub(crate) struct ShardCore {
     staging: Staging,
     tail: Tail,
     applied: AtomicU64,
+    sealing: Sealing,
+    /// Bytes of entries applied since the last `Seal`: what a segment is made of.
+    generation_bytes: AtomicU64,
+    /// Of the generation that has just ended.
+    ended_bytes: AtomicU64,
     seal_bytes: u64,
     /// Told when entries were applied.
     applied_signal: Notify,
@@ -36,21 +43,55 @@ pub(crate) struct ShardCore {
     stored: metrics::Counter,
 }
 
+/// What a core is made with.
+pub(crate) struct CoreOptions {
+    /// What lies below memory.
+    pub(crate) source: Arc<dyn StateSource>,
+    /// Bytes of applied entries kept for tail readers.
+    pub(crate) tail_bytes: usize,
+    /// Bytes of entries after which a generation is sealed.
+    pub(crate) seal_bytes: u64,
+}
+
 impl ShardCore {
     /// The core of an empty shard, before replay; `source` is what lies below memory.
+    #[cfg(test)]
     pub(crate) fn new(shard: ShardId, source: Arc<dyn StateSource>, tail_bytes: usize, seal_bytes: u64) -> ShardCore {
+        let cache = Arc::new(logstore::segment::BlockCache::new(4 << 20));
+        let disk = logstore::io::faulty::FaultyDisk::new().handle();
+        let sealed = Arc::new(SegmentSet::open(&disk, shard, &cache).unwrap());
+        ShardCore::above(ShardState::new(shard), sealed, None, CoreOptions { source, tail_bytes, seal_bytes })
+    }
+
+    /// The core of a shard whose segments reach up to `checkpoint`, and whose state is as of there, before replay.
+    pub(crate) fn above(
+        mut state: ShardState,
+        sealed: Arc<SegmentSet>,
+        checkpoint: Option<Checkpoint>,
+        options: CoreOptions,
+    ) -> ShardCore {
+        let (shard, applied, published) = (state.shard(), state.applied(), state.generation() - 1);
+        let CoreOptions { source, tail_bytes, seal_bytes } = options;
+        state.keep_frozen();
+        let stored = metrics::counter!("skein_messages_stored_total");
+        stored.increment(state.stored());
+        let tail = Tail::new(tail_bytes);
+        tail.begin_after(applied);
         ShardCore {
             shard,
-            state: RwLock::new((ShardState::new(shard), Records::new())),
+            state: RwLock::new((state, Records::above(sealed))),
             staging: Staging::new(source),
-            tail: Tail::new(tail_bytes),
-            applied: AtomicU64::new(0),
+            tail,
+            applied: AtomicU64::new(applied.0),
+            sealing: Sealing::new(published, checkpoint),
+            generation_bytes: AtomicU64::new(0),
+            ended_bytes: AtomicU64::new(0),
             seal_bytes,
             applied_signal: Notify::new(),
             outbox_signal: Notify::new(),
             seal_signal: Notify::new(),
             stopped: AtomicBool::new(false),
-            stored: metrics::counter!("skein_messages_stored_total"),
+            stored,
         }
     }
 
@@ -91,7 +132,7 @@ impl ShardCore {
 
     /// Applies an entry of commands.
     pub(crate) fn apply(&self, index: LogIndex, payload: &Bytes) -> Arc<TailBatch> {
-        let (applied, unsealed_bytes) = {
+        let applied = {
             let (state, records) = &mut *self.state.write();
             let applied = state.apply(index, payload);
             std::hint::black_box(records.touch(applied.records.iter().map(|record| record.head.conversation)));
@@ -102,16 +143,55 @@ impl ShardCore {
                 records.freeze(generation);
             }
             self.staging.applied(index, state);
-            (applied, state.unsealed_bytes())
+            applied
         };
         if applied.outbox_changed {
             self.outbox_signal.notify_one();
         }
-        if unsealed_bytes >= self.seal_bytes {
+        if self.count_generation(payload.len() as u64, applied.sealed.is_some()) >= self.seal_bytes {
             self.seal_signal.notify_one();
         }
         self.stored.increment(applied.records.iter().filter(|r| r.head.kind.is_countable()).count() as u64);
         self.publish(applied, payload.clone())
+    }
+
+    /// One task applies: nobody else changes the count.
+    fn count_generation(&self, entry_bytes: u64, ended: bool) -> u64 {
+        let bytes = self.generation_bytes() + entry_bytes;
+        if ended {
+            self.ended_bytes.store(bytes, Ordering::Relaxed);
+        }
+        let bytes = if ended { 0 } else { bytes };
+        self.generation_bytes.store(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    /// The entry applied last has ended a generation, at this place in Raft's log.
+    pub(crate) fn froze(&self, generation: u64, checkpoint: Checkpoint) {
+        let bytes = self.ended_bytes.load(Ordering::Relaxed);
+        self.sealing.froze(Frozen { generation, checkpoint, bytes });
+    }
+
+    /// Bytes of entries that are in no segment.
+    pub(crate) fn unsealed_bytes(&self) -> u64 {
+        self.generation_bytes() + self.sealing.waiting_bytes()
+    }
+
+    /// Bytes of entries since the last `Seal`.
+    pub(crate) fn generation_bytes(&self) -> u64 {
+        self.generation_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Generations on their way into segments.
+    pub(crate) fn sealing(&self) -> &Sealing {
+        &self.sealing
+    }
+
+    /// Everything up to `generation` is in these segments: what memory held of it goes.
+    pub(crate) fn published(&self, sealed: Arc<SegmentSet>, generation: u64) {
+        let (state, records) = &mut *self.state.write();
+        records.publish(sealed, generation);
+        state.release_published(generation);
     }
 
     /// Notes an entry without commands.
@@ -162,6 +242,7 @@ impl ShardCore {
         self.applied_signal.notify_waiters();
         self.outbox_signal.notify_one();
         self.seal_signal.notify_one();
+        self.sealing.wake();
     }
 
     /// Whether it has stopped.

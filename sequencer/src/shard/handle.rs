@@ -105,6 +105,24 @@ impl Shard {
         history::read(&self.core, &self.journal, wanted).await
     }
 
+    /// Seals what there is and waits until its segment is durable; states how many seals there are.
+    pub async fn seal(&self) -> std::result::Result<u64, Capacity> {
+        let generation = self.read(|state, _| state.generation());
+        self.execute(Command::Seal).await?;
+        loop {
+            let mut published = std::pin::pin!(self.core.sealing().published_signal().notified());
+            published.as_mut().enable();
+            let upto = self.core.sealing().published();
+            if upto >= generation {
+                return Ok(upto);
+            }
+            if self.core.is_stopped() {
+                return Err(Capacity::NotLeading);
+            }
+            published.await;
+        }
+    }
+
     /// Commits a probe and says how long that took.
     pub async fn probe(&self) -> Result<Duration> {
         let began = Instant::now();

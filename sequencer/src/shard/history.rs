@@ -1,13 +1,15 @@
-//! Reads records back: what of them is in memory from the index, the rest from their entries.
+//! Reads records back: sealed ones from segments; of the others what is in memory from the index, the rest from entries.
 //!
-//! What always holds: each entry is read once, whatever it holds of the conversation; memory is bounded by the records
-//! and bytes asked for, plus one round of entries; nothing blocks an async worker.
+//! What always holds: where things are comes from one look at the shard, so that a record is found on one side of the
+//! seam and never on both; each entry is read once, whatever it holds of the conversation; memory is bounded by the
+//! records and bytes asked for, plus one round of entries; nothing blocks an async worker.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use logstore::id::{BodyHash, ClientMsgId, ConversationId, LogIndex, SeqId, ShardId, UserId};
-use logstore::{BodyPlace, Journal, RecordHead, RecordKind, Slot};
+use logstore::segment::{PageEnd, PageRequest, SealedBody, SealedRecord};
+use logstore::{BodyPlace, Journal, RecordHead, RecordKind, SegmentSet, Slot};
 
 use crate::codec::{self, Malformed, View};
 use crate::raft::runtime;
@@ -36,16 +38,42 @@ struct Place {
     made_body: Option<Bytes>,
 }
 
+/// What one look at a shard says of where the wanted records are.
+struct Look {
+    /// Those in memory and journal, ascending.
+    places: Vec<Place>,
+    /// Everything older than the first of those held unsealed.
+    sealed: Arc<SegmentSet>,
+    sealed_upto: SeqId,
+}
+
+/// How often a read begins anew because what it was about to read from the journal was sealed meanwhile. The journal
+/// keeps a generation for as long as the next one takes, so that once is rare.
+const TRIES: usize = 3;
+
 /// The records wanted that exist, ascending.
 pub(crate) async fn read(core: &Arc<ShardCore>, journal: &Journal, wanted: Wanted) -> Result<Vec<Record>> {
-    let places = places(core, &wanted);
-    let mut records = Vec::with_capacity(places.len());
-    let (mut bytes, mut rest) = (0, places.as_slice());
+    for _ in 1..TRIES {
+        match read_once(core, journal, &wanted).await {
+            Err(Error::Log(logstore::Error::NoSuchEntry { .. })) => {}
+            done => return done,
+        }
+    }
+    read_once(core, journal, &wanted).await
+}
+
+async fn read_once(core: &Arc<ShardCore>, journal: &Journal, wanted: &Wanted) -> Result<Vec<Record>> {
+    let look = look(core, wanted);
+    let (mut records, complete_upto) = sealed(core.shard(), &look, wanted).await?;
+    let mut bytes: usize = records.iter().map(|record| record.body.len()).sum();
+    let is_cut = complete_upto < look.sealed_upto.min(wanted.to);
+    let room = if is_cut { 0 } else { wanted.records_max.saturating_sub(records.len()) };
+    let mut rest = &look.places[..look.places.len().min(room)];
     while !rest.is_empty() {
         let (round, later) = rest.split_at(round_len(rest));
         let entries = entries(core.shard(), journal, round).await?;
         for place in round {
-            let record = record(core.shard(), &wanted, place, &entries)?;
+            let record = record_at(core.shard(), wanted, place, &entries)?;
             bytes += record.body.len();
             if bytes > wanted.bytes_max && !records.is_empty() {
                 return Ok(records);
@@ -57,16 +85,67 @@ pub(crate) async fn read(core: &Arc<ShardCore>, journal: &Journal, wanted: Wante
     Ok(records)
 }
 
-fn places(core: &ShardCore, wanted: &Wanted) -> Vec<Place> {
-    let (_, unsealed) = &*core.read();
-    let Some((first, last)) = unsealed.bounds(wanted.conversation) else { return Vec::new() };
-    let (from, to) = (wanted.from.max(first), wanted.to.min(last));
-    let seqs = (from.0..=to.0).take(wanted.records_max).map(SeqId);
-    let place = |seq| {
-        let slot = unsealed.get(wanted.conversation, seq)?;
-        Some(Place { seq, slot, made_body: unsealed.made_body(wanted.conversation, seq) })
+fn look(core: &ShardCore, wanted: &Wanted) -> Look {
+    let (_, held) = &*core.read();
+    let sealed = held.sealed().clone();
+    let Some((first, last)) = held.bounds(wanted.conversation) else {
+        return Look { places: Vec::new(), sealed, sealed_upto: SeqId(u64::MAX) };
     };
-    seqs.map_while(place).collect()
+    let (from, to) = (wanted.from.max(first), wanted.to.min(last));
+    let place = |seq| {
+        let slot = held.get(wanted.conversation, seq)?;
+        Some(Place { seq, slot, made_body: held.made_body(wanted.conversation, seq) })
+    };
+    let places = (from.0..=to.0).take(wanted.records_max).map(SeqId).map_while(place).collect();
+    Look { places, sealed, sealed_upto: SeqId(first.0 - 1) }
+}
+
+/// The part of what is wanted that is sealed, and up to where it is all there is; read off the async workers.
+async fn sealed(shard: ShardId, look: &Look, wanted: &Wanted) -> Result<(Vec<Record>, SeqId)> {
+    const ALL: SeqId = SeqId(u64::MAX);
+    let last = wanted.to.min(look.sealed_upto);
+    if wanted.from > last || look.sealed.segments().is_empty() {
+        return Ok((Vec::new(), ALL));
+    }
+    let request = PageRequest {
+        conversation: wanted.conversation,
+        first: wanted.from,
+        last,
+        from: PageEnd::Oldest,
+        records_max: wanted.records_max as u64,
+        bytes_max: wanted.bytes_max,
+    };
+    let segments = look.sealed.clone();
+    let page = runtime::blocking(move || segments.page(&request)).await;
+    let page = page.map_err(|_| Error::Raft { shard, what: "the node is stopping".to_string() })??;
+    Ok((page.records.into_iter().map(of_sealed).collect(), page.complete.map_or(ALL, |(_, last)| last)))
+}
+
+/// A record as its segment holds it; of a removed one the body is empty.
+fn of_sealed(record: SealedRecord) -> Record {
+    let head = head_of(&record);
+    let body = match record.body {
+        SealedBody::Kept(body) => body,
+        SealedBody::Removed => Bytes::new(),
+    };
+    Record { head, body }
+}
+
+/// A sealed record's head.
+pub(super) fn head_of(record: &SealedRecord) -> RecordHead {
+    RecordHead {
+        conversation: record.conversation,
+        seq: record.seq,
+        ordinal: record.ordinal,
+        kind: record.kind,
+        sender: record.sender,
+        server_msg_id: record.server_msg_id,
+        client_msg_id: record.client_msg_id,
+        body_hash: record.body_hash,
+        time: record.time,
+        index: record.index,
+        body: BodyPlace::Sealed,
+    }
 }
 
 /// How many places lie in the first entries. Records of one conversation rise in index, so that those of one entry are neighbours.
@@ -114,16 +193,40 @@ async fn from_disk(shard: ShardId, journal: Journal, indexes: Vec<LogIndex>) -> 
     read.await.map_err(|_| Error::Raft { shard, what: "the node is stopping".to_string() })?
 }
 
-fn record(shard: ShardId, wanted: &Wanted, place: &Place, entries: &[(LogIndex, Bytes)]) -> Result<Record> {
+fn record_at(shard: ShardId, wanted: &Wanted, place: &Place, entries: &[(LogIndex, Bytes)]) -> Result<Record> {
     let index = place.slot.index;
     let found = entries.binary_search_by_key(&index, |(index, _)| *index);
     let payload = &entries[found.map_err(|_| logstore::Error::NoSuchEntry { shard, index })?].1;
-    let source = match &place.made_body {
-        Some(body) => made(payload, place.slot.command_offset, body.clone()),
-        None => sent(payload, place.slot.command_offset),
+    let record = record(wanted.conversation, place.seq, &place.slot, place.made_body.clone(), payload);
+    record.map_err(|malformed| malformed.at(shard, index))
+}
+
+/// An unsealed record: what of it is in its slot, and what in the payload of its entry.
+pub(super) fn record(
+    conversation: ConversationId,
+    seq: SeqId,
+    slot: &Slot,
+    made_body: Option<Bytes>,
+    payload: &Bytes,
+) -> std::result::Result<Record, Malformed> {
+    let source = match made_body {
+        Some(body) => made(payload, slot.command_offset, body),
+        None => sent(payload, slot.command_offset),
+    }?;
+    let head = RecordHead {
+        conversation,
+        seq,
+        ordinal: slot.ordinal,
+        kind: source.kind,
+        sender: source.sender,
+        server_msg_id: slot.server_msg_id,
+        client_msg_id: source.client_msg_id,
+        body_hash: source.body_hash,
+        time: slot.time,
+        index: slot.index,
+        body: source.body,
     };
-    let source = source.map_err(|malformed| malformed.at(shard, index))?;
-    Ok(Record { head: head(wanted.conversation, place, &source), body: source.bytes })
+    Ok(Record { head, body: source.bytes })
 }
 
 /// What of a record is read from its command.
@@ -158,20 +261,4 @@ fn made(payload: &Bytes, command_offset: u32, bytes: Bytes) -> std::result::Resu
     let (sender, client_msg_id, body_hash) = command.as_ref().and_then(state::asked_by).ok_or(not_one)?;
     let kind = RecordKind::MEMBERSHIP;
     Ok(Source { kind, sender, client_msg_id, body_hash, body: BodyPlace::Made, bytes })
-}
-
-fn head(conversation: ConversationId, place: &Place, source: &Source) -> RecordHead {
-    RecordHead {
-        conversation,
-        seq: place.seq,
-        ordinal: place.slot.ordinal,
-        kind: source.kind,
-        sender: source.sender,
-        server_msg_id: place.slot.server_msg_id,
-        client_msg_id: source.client_msg_id,
-        body_hash: source.body_hash,
-        time: place.slot.time,
-        index: place.slot.index,
-        body: source.body,
-    }
 }

@@ -8,15 +8,18 @@ use std::sync::Arc;
 
 use logstore::Journal;
 use logstore::id::{Bucket, ConversationId, HistoryId, ShardId};
+use logstore::segment::BlockCache;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::raft::group::Group;
 use crate::raft::runtime::{self, Task};
 use crate::raft::ticker::Ticker;
-use crate::shard::core::ShardCore;
+use crate::shard::core::{CoreOptions, ShardCore};
 use crate::shard::outbox::{self, LocalCarrier};
 use crate::shard::proposer::{Proposer, ProposerLimits, ProposerTask};
-use crate::shard::{SequencerOptions, Shard, seal};
+use crate::shard::sealing::{self, Restored, SealWhen, SealingOptions};
+use crate::shard::{SequencerOptions, Shard};
 use crate::store::NothingSealed;
 use crate::{Clock, Command, Error, Outcome, Result};
 
@@ -46,10 +49,11 @@ struct Running {
 
 impl Sequencer {
     /// Opens the shards found in the journal (or creates `options.shards` of them), replays what is not sealed, elects, and
-    /// starts proposers and outbox pumps.
+    /// starts proposers, outbox pumps and sealing. Segments lie on the journal's disk.
     pub async fn open(options: SequencerOptions, journal: Journal, clock: Arc<dyn Clock>) -> Result<Arc<Sequencer>> {
         let ticker = Ticker::start().map_err(|source| Error::Thread { what: "ticker", source })?;
-        let opening = Opening { options, journal, clock, ticker };
+        let cache = Arc::new(BlockCache::new(options.block_cache_bytes));
+        let opening = Opening { options, journal, cache, clock, ticker };
         opening.open().await.map(Arc::new)
     }
 
@@ -110,6 +114,8 @@ struct Started {
 struct Opening {
     options: SequencerOptions,
     journal: Journal,
+    /// Sealed blocks of all shards.
+    cache: Arc<BlockCache>,
     clock: Arc<dyn Clock>,
     ticker: Ticker,
 }
@@ -130,9 +136,13 @@ impl Opening {
             plan.initialize(shard).await?;
         }
         carrier.connect(shards.clone());
+        let when = SealWhen { bytes: self.options.seal_bytes, age_ms: self.options.seal_age.as_millis() as u64 };
+        let sealing =
+            SealingOptions { turns: Arc::new(Semaphore::new(1)), bytes_per_second: self.options.seal_bytes_per_second };
         for shard in &shards {
             running.others.push(runtime::spawn(outbox::pump(shard.clone(), carrier.clone())));
-            running.others.push(runtime::spawn(seal::run(shard.clone(), self.options.seal_bytes)));
+            running.others.push(runtime::spawn(sealing::propose_seals(shard.clone(), when)));
+            running.others.push(runtime::spawn(sealing::run(shard.clone(), sealing.clone())));
         }
         running.ticker = Some(self.ticker);
         let table = bucket_table(&shards)?;
@@ -159,11 +169,19 @@ impl Opening {
     }
 
     fn start_one(&self, id: ShardId) -> impl Future<Output = Result<Started>> + Send + use<> {
-        let core =
-            Arc::new(ShardCore::new(id, Arc::new(NothingSealed), self.options.tail_bytes, self.options.seal_bytes));
-        let (node, journal) = (self.options.node, self.journal.clone());
+        let options = CoreOptions {
+            source: Arc::new(NothingSealed),
+            tail_bytes: self.options.tail_bytes,
+            seal_bytes: self.options.seal_bytes,
+        };
+        let (node, journal, cache) = (self.options.node, self.journal.clone(), self.cache.clone());
         async move {
-            let group = Group::start(node, journal, core.clone()).await?;
+            let disk = journal.disk().clone();
+            let restored = runtime::blocking(move || sealing::restore(&disk, id, &cache)).await;
+            let restored = restored.map_err(|_| Error::Raft { shard: id, what: "the node is stopping".to_string() });
+            let Restored { state, sealed, checkpoint } = restored??;
+            let core = Arc::new(ShardCore::above(state, sealed, checkpoint.clone(), options));
+            let group = Group::start(node, journal, core.clone(), checkpoint).await?;
             Ok(Started { core, group })
         }
     }
@@ -176,6 +194,7 @@ impl Opening {
             entries_in_flight: self.options.entries_in_flight.max(1),
             queue_commands_max: self.options.queue_commands_max,
             queue_bytes_max: self.options.queue_bytes_max,
+            unsealed_bytes_max: self.options.unsealed_bytes_max,
         });
         let task =
             ProposerTask::new(proposer.clone(), core.clone(), group.clone(), self.journal.clone(), self.clock.clone());

@@ -10,7 +10,7 @@ use logstore::id::{ClientMsgId, TimeMs, UserId};
 /// The window is never shorter than this.
 const WINDOW_MS: u64 = 120_000;
 /// What apply allows a client's clock to be off.
-const SKEW_MS: u64 = 30_000;
+pub(crate) const SKEW_MS: u64 = 30_000;
 /// What the log's time may move between the proposal and its apply.
 const SLACK_MS: u64 = 10_000;
 const _: () = assert!(SKEW_MS + SLACK_MS < WINDOW_MS, "most ids must be decidable at once");
@@ -22,7 +22,7 @@ pub(crate) fn may_be_refused_for_now(id: ClientMsgId, now: TimeMs) -> bool {
 }
 
 /// The milliseconds of a UUIDv7.
-fn time_of(id: ClientMsgId) -> TimeMs {
+pub(crate) fn time_of(id: ClientMsgId) -> TimeMs {
     TimeMs((id.0 >> 80) as u64)
 }
 

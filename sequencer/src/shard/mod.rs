@@ -9,7 +9,7 @@ mod look_up;
 mod outbox;
 mod pipeline;
 mod proposer;
-mod seal;
+mod sealing;
 mod staging;
 mod tail;
 
@@ -44,8 +44,16 @@ pub struct SequencerOptions {
     pub queue_bytes_max: usize,
     /// Bytes of applied entries each shard keeps for tail readers.
     pub tail_bytes: usize,
-    /// Bytes of accepted records after which a generation is sealed.
+    /// Bytes of entries after which a generation is sealed.
     pub seal_bytes: u64,
+    /// Log time after which a generation is sealed that is not that large.
+    pub seal_age: Duration,
+    /// Bytes of entries a shard may hold that are not in segments: beyond, that shard refuses messages.
+    pub unsealed_bytes_max: u64,
+    /// Most bytes a second that making segments writes, all shards together.
+    pub seal_bytes_per_second: u64,
+    /// Bytes of sealed blocks kept in memory, all shards together.
+    pub block_cache_bytes: u64,
 }
 
 /// Why a proposal was refused before it was appended.
@@ -53,7 +61,7 @@ pub struct SequencerOptions {
 pub enum Capacity {
     /// The proposer's queue is full.
     QueueFull,
-    /// No room in the journal that is certain.
+    /// No room in the journal that is certain, or too much of the shard is not sealed.
     NoSpace,
     /// An earlier command of the same pipeline was not taken.
     PredecessorFailed,

@@ -206,7 +206,7 @@ pub(super) fn append(own: &mut OwnRow, row: &mut ConversationRow, accept: Accept
     row.last_index = out.index;
     row.last_time = own.time;
     let server_msg_id = own.next_server_msg_id();
-    own.note_accepted(row.last_seq, server_msg_id, accept.body_hash);
+    own.note_accepted(row.last_seq, server_msg_id, accept.body_hash, accept.kind.is_countable());
     let head = RecordHead {
         conversation: accept.conversation,
         seq: row.last_seq,

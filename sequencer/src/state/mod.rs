@@ -138,6 +138,11 @@ impl ShardState {
         self.own.time
     }
 
+    /// Countable messages ever accepted.
+    pub fn stored(&self) -> u64 {
+        self.own.stored
+    }
+
     /// The history this shard belongs to, once `Init` is applied.
     pub fn history(&self) -> Option<HistoryId> {
         self.own.history

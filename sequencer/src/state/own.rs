@@ -23,6 +23,8 @@ pub struct OwnRow {
     pub(crate) last_record: (u64, u16),
     /// The last id given to an account: ms since the epoch, counter.
     pub(crate) last_user: (u64, u16),
+    /// Countable messages ever accepted.
+    pub(crate) stored: u64,
     /// A chained digest of all records ever accepted, in order.
     pub(crate) accepted: u64,
     /// One bit a bucket.
@@ -49,6 +51,7 @@ impl OwnRow {
             time: TimeMs(0),
             last_record: (0, 0),
             last_user: (0, 0),
+            stored: 0,
             accepted: 0,
             owned: vec![0; 65536 / 64],
         }
@@ -99,7 +102,8 @@ impl OwnRow {
     }
 
     /// Chains an accepted record into the digest of all of them.
-    pub fn note_accepted(&mut self, seq: SeqId, id: ServerMsgId, body_hash: BodyHash) {
+    pub fn note_accepted(&mut self, seq: SeqId, id: ServerMsgId, body_hash: BodyHash, is_countable: bool) {
+        self.stored += u64::from(is_countable);
         let mixed = u128::from(self.accepted ^ id.0) * u128::from(body_hash.0 ^ seq.0 ^ 0x9e37_79b9_7f4a_7c15);
         self.accepted =
             (mixed as u64 ^ (mixed >> 64) as u64).wrapping_add(self.accepted.rotate_left(23)).wrapping_add(id.0);

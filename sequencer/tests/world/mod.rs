@@ -42,6 +42,10 @@ pub fn options() -> SequencerOptions {
         queue_bytes_max: 64 << 20,
         tail_bytes: 16 << 20,
         seal_bytes: 64 << 20,
+        seal_age: Duration::from_secs(600),
+        unsealed_bytes_max: 256 << 20,
+        seal_bytes_per_second: 1 << 30,
+        block_cache_bytes: 8 << 20,
     }
 }
 

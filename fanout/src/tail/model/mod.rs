@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use logstore::id::*;
-use logstore::{RecordKind, Records};
+use logstore::io::faulty::FaultyDisk;
+use logstore::segment::BlockCache;
+use logstore::{RecordKind, Records, SegmentSet};
 use sequencer::state::ShardState;
 use sequencer::{AccountSeed, Applied, Batch, Command, GroupChange, Outcome, Record, TailBatch};
 
@@ -65,7 +67,7 @@ impl World {
     fn new() -> World {
         let mut world = World {
             state: ShardState::new(SHARD),
-            unsealed: Records::new(),
+            unsealed: Records::above(nothing_sealed()),
             records: Vec::new(),
             log: Vec::new(),
             dispatched: 0,
@@ -318,4 +320,10 @@ impl crate::pages::RecordSource for Source<'_> {
         let records = self.world.iter().filter(|r| r.head.conversation == conversation).cloned().collect();
         Listed { records, read_max: 3 }.records(conversation, from, to, records_max, bytes_max).await
     }
+}
+
+/// Segments of a shard of which nothing is sealed.
+fn nothing_sealed() -> Arc<SegmentSet> {
+    let cache = Arc::new(BlockCache::new(4 << 20));
+    Arc::new(SegmentSet::open(&FaultyDisk::new().handle(), SHARD, &cache).unwrap())
 }

@@ -5,6 +5,7 @@
 //! answered once. One task a shard does it all ([`task`]); this file is the door to it.
 
 mod in_flight;
+mod old_ids;
 mod task;
 mod work;
 
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::shard::answer::Reply;
+use crate::shard::proposer::old_ids::{LookedUp, OldId};
 use crate::shard::proposer::work::Counted;
 use crate::shard::{Capacity, PipelineSlot, Proposal};
 use crate::{Command, encoded_len};
@@ -33,6 +35,8 @@ pub(crate) struct ProposerLimits {
     pub(crate) entries_in_flight: usize,
     pub(crate) queue_commands_max: usize,
     pub(crate) queue_bytes_max: usize,
+    /// Bytes of entries that are in no segment, beyond which commands of clients are refused.
+    pub(crate) unsealed_bytes_max: u64,
 }
 
 /// Where proposals go in.
@@ -71,6 +75,8 @@ enum News {
     Ended(PipelineSlot, ConversationId),
     /// The connection is closed.
     Closed(ConnectionId),
+    /// An old id was looked for in segments; the connection's commands wait for it.
+    LookedUp(OldId, ConnectionId, Result<LookedUp, Capacity>),
 }
 
 impl Proposer {

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
-use logstore::id::{BodyHash, ClientMsgId, ConnectionId, ConversationId, TimeMs, UserId};
+use logstore::id::{BodyHash, ConnectionId, TimeMs, UserId};
 use logstore::{Journal, Refused};
 
 use crate::raft::group::{Group, leader_of};
 use crate::raft::types::{OnComplete, Payload};
 use crate::shard::answer::{Answer, Ticket};
 use crate::shard::core::ShardCore;
-use crate::shard::look_up::{LookUpLimit, may_be_refused_for_now};
+use crate::shard::look_up::may_be_refused_for_now;
 use crate::shard::pipeline::{Pipelines, Verdict};
 use crate::shard::proposer::in_flight::{InFlight, Undecided};
+use crate::shard::proposer::old_ids::{LookedUp, NotNow, OldId, OldIds};
 use crate::shard::proposer::work::Work;
 use crate::shard::proposer::{News, Proposer};
 use crate::shard::{Capacity, PipelineSlot};
@@ -32,11 +33,13 @@ pub(crate) struct ProposerTask {
     journal: Journal,
     clock: Arc<dyn Clock>,
     pipelines: Pipelines,
-    look_ups: LookUpLimit,
+    old_ids: OldIds,
     pending: VecDeque<Work>,
     /// What waits for an undecided message of its connection, in order.
     held: HashMap<ConnectionId, VecDeque<Work>>,
     builder: BatchBuilder,
+    /// Whether so much is not sealed that clients have to wait.
+    is_behind: bool,
     closed: bool,
 }
 
@@ -47,13 +50,6 @@ struct Making {
     undecided: Vec<Undecided>,
     bytes_max: usize,
     time: TimeMs,
-}
-
-/// What a look for an id before the dedup window found.
-struct LookedUp {
-    /// The last Seal under which was looked; 0 if there was no need to.
-    checked_upto: u64,
-    found: Option<(Stored, BodyHash)>,
 }
 
 /// What becomes of a command now.
@@ -81,10 +77,11 @@ impl ProposerTask {
             journal,
             clock,
             pipelines: Pipelines::default(),
-            look_ups: LookUpLimit::default(),
+            old_ids: OldIds::default(),
             pending: VecDeque::new(),
             held: HashMap::new(),
             builder: BatchBuilder::new(),
+            is_behind: false,
             closed: false,
         }
     }
@@ -144,6 +141,10 @@ impl ProposerTask {
                     self.resume(slot.connection);
                 }
                 News::Closed(connection) => self.pipelines.forget(connection),
+                News::LookedUp(id, connection, answer) => {
+                    self.old_ids.read(id, answer);
+                    self.resume(connection);
+                }
             }
         }
     }
@@ -171,6 +172,7 @@ impl ProposerTask {
             self.refuse_all(Capacity::QueueFull);
             return None;
         }
+        self.is_behind = self.core.unsealed_bytes() > self.proposer.limits.unsealed_bytes_max;
         self.lead(term);
         // A clock that has fallen behind the log's time would call ids fresh that apply must call undecided.
         let time = self.clock.now().max(self.core.read().0.time());
@@ -219,9 +221,8 @@ impl ProposerTask {
                 }
                 Judgement::Answer(answer) => work = work.answered(answer),
                 Judgement::Hold => {
-                    let connection = slot.map_or(ConnectionId(0), |slot| slot.connection);
                     let (rest, held) = work.held();
-                    self.held.entry(connection).or_default().push_back(held);
+                    self.held.entry(connection_of(slot)).or_default().push_back(held);
                     work = rest;
                 }
             }
@@ -232,6 +233,9 @@ impl ProposerTask {
     }
 
     fn judge(&mut self, command: &mut Command, slot: Option<PipelineSlot>, now: TimeMs) -> Judgement {
+        if self.is_behind && is_of_client(command) {
+            return Judgement::Answer(Err(Capacity::NoSpace));
+        }
         let send = match command {
             Command::Send(send) => send,
             Command::GroupChange(change) => return self.judge_change(change),
@@ -257,12 +261,13 @@ impl ProposerTask {
             Verdict::Hold => return Judgement::Hold,
             Verdict::Refuse => return Judgement::Answer(Err(Capacity::PredecessorFailed)),
         }
-        let found = match self.look_up(send.conversation, send.sender, send.client_msg_id) {
+        let id = OldId { conversation: send.conversation, sender: send.sender, id: send.client_msg_id };
+        let found = match self.look_up(id, connection_of(slot)) {
             Ok(LookedUp { checked_upto, found }) => {
                 send.checked_upto = checked_upto;
                 found.map(|(stored, body_hash)| repeated(send, stored, body_hash))
             }
-            Err(why) => return Judgement::Answer(Err(why)),
+            Err(not_now) => return not_now.into(),
         };
         if let Some(slot) = slot {
             self.pipelines.take(slot, send.conversation);
@@ -279,28 +284,21 @@ impl ProposerTask {
 
     /// A change of a group has no pipeline: it is looked up if its id is old, and an heir is sought if its owner leaves.
     fn judge_change(&mut self, change: &mut GroupChange) -> Judgement {
-        match self.look_up(change.group, change.actor, change.request) {
+        let id = OldId { conversation: change.group, sender: change.actor, id: change.request };
+        match self.look_up(id, connection_of(None)) {
             Ok(LookedUp { found: Some((stored, asked)), .. }) => {
                 let repeated = self.core.read().0.repeated_change(change, stored.seq, asked);
                 return Judgement::Answer(Ok(repeated.unwrap_or_else(Outcome::Refused)));
             }
             Ok(LookedUp { checked_upto, .. }) => change.checked_upto = checked_upto,
-            Err(why) => return Judgement::Answer(Err(why)),
+            Err(not_now) => return not_now.into(),
         }
         change.heir = seek_heir(&self.core, change);
         Judgement::Take
     }
 
-    /// What became of an earlier attempt under an id that has left the dedup window, and how far was looked for it.
-    fn look_up(&mut self, conversation: ConversationId, sender: UserId, id: ClientMsgId) -> Result<LookedUp, Capacity> {
-        let state = &self.core.read().0;
-        if !state.needs_look_up(id) {
-            return Ok(LookedUp { checked_upto: 0, found: None });
-        }
-        if !self.look_ups.allows(sender, self.clock.now()) {
-            return Err(Capacity::QueueFull);
-        }
-        Ok(LookedUp { checked_upto: state.checked_upto(), found: state.look_up_old(conversation, sender, id) })
+    fn look_up(&mut self, id: OldId, connection: ConnectionId) -> Result<LookedUp, NotNow> {
+        self.old_ids.look_up(&self.core, &self.proposer, id, connection, self.clock.now())
     }
 
     /// Hands an entry to Raft; it comes back through its callback.
@@ -318,10 +316,31 @@ impl ProposerTask {
     }
 
     fn refuse_all(&mut self, why: Capacity) {
+        self.old_ids.forget();
         let held = self.held.drain().flat_map(|(_, works)| works).collect::<Vec<_>>();
         for work in self.pending.drain(..).chain(held) {
             self.proposer.release(work.counted());
             work.refuse(why);
+        }
+    }
+}
+
+/// What shards ask of each other, and what frees room, is never refused for want of room.
+fn is_of_client(command: &Command) -> bool {
+    use Command::{AckEffects, Effects, Init, Probe, Seal};
+    !matches!(command, AckEffects { .. } | Effects { .. } | Init { .. } | Probe | Seal)
+}
+
+/// Commands without a pipeline are held together.
+fn connection_of(slot: Option<PipelineSlot>) -> ConnectionId {
+    slot.map_or(ConnectionId(0), |slot| slot.connection)
+}
+
+impl From<NotNow> for Judgement {
+    fn from(not_now: NotNow) -> Judgement {
+        match not_now {
+            NotNow::Wait => Judgement::Hold,
+            NotNow::Refused(why) => Judgement::Answer(Err(why)),
         }
     }
 }

@@ -8,6 +8,7 @@ fn idle_proposer() -> Arc<Proposer> {
         entries_in_flight: 2,
         queue_commands_max: 10,
         queue_bytes_max: 1 << 10,
+        unsealed_bytes_max: u64::MAX,
     };
     let proposer = Proposer::new(limits);
     proposer.idle.store(true, Ordering::SeqCst);

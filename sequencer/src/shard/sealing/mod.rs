@@ -1,0 +1,112 @@
+//! From a `Seal` in the log to a segment on disk.
+//!
+//! ```text
+//!   trigger           apply                    task                                   task
+//!   proposes Seal --> freezes a generation --> segment, directory, manifest synced --> published: readers look there,
+//!                                                                                     memory and journal let go
+//! ```
+//!
+//! What always holds: generations are published in order, each once; what is in memory of one goes only after its segment
+//! is in the manifest; the journal lets go one generation later still, so that whoever follows the tail can resume from
+//! the last `Seal` but one.
+
+mod build;
+mod pace;
+mod restore;
+mod task;
+mod trigger;
+
+use std::collections::VecDeque;
+
+use logstore::id::LogIndex;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::raft::checkpoint::Checkpoint;
+
+pub(crate) use restore::{Restored, restore};
+pub(crate) use task::{SealingOptions, run};
+pub(crate) use trigger::{SealWhen, run as propose_seals};
+
+/// Generations that a `Seal` has frozen, and how far they are published.
+pub(crate) struct Sealing {
+    progress: Mutex<Progress>,
+    /// A generation was frozen. One listener.
+    frozen: Notify,
+    /// A generation was published, or the shard stops.
+    published: Notify,
+}
+
+struct Progress {
+    /// Oldest first.
+    frozen: VecDeque<Frozen>,
+    /// The last generation published; 0 if none.
+    published: u64,
+    /// Where that one ended.
+    checkpoint: Option<Checkpoint>,
+}
+
+/// A generation that waits to become a segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Frozen {
+    pub(crate) generation: u64,
+    pub(crate) checkpoint: Checkpoint,
+    /// Of its entries.
+    pub(crate) bytes: u64,
+}
+
+impl Sealing {
+    /// Everything up to generation `published`, which ended at `checkpoint`, is in segments.
+    pub(crate) fn new(published: u64, checkpoint: Option<Checkpoint>) -> Sealing {
+        let progress = Progress { frozen: VecDeque::new(), published, checkpoint };
+        Sealing { progress: Mutex::new(progress), frozen: Notify::new(), published: Notify::new() }
+    }
+
+    /// An entry has ended a generation.
+    pub(crate) fn froze(&self, frozen: Frozen) {
+        self.progress.lock().frozen.push_back(frozen);
+        self.frozen.notify_one();
+    }
+
+    /// Bytes of entries of generations that wait.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.progress.lock().frozen.iter().map(|frozen| frozen.bytes).sum()
+    }
+
+    /// The last generation published; 0 if none.
+    pub(crate) fn published(&self) -> u64 {
+        self.progress.lock().published
+    }
+
+    /// Up to where published segments reach.
+    pub(crate) fn checkpoint(&self) -> Option<Checkpoint> {
+        self.progress.lock().checkpoint.clone()
+    }
+
+    /// The oldest generation that waits.
+    fn next(&self) -> Option<Frozen> {
+        self.progress.lock().frozen.front().cloned()
+    }
+
+    /// The segment of the oldest generation that waits is published; states where the one before it ended.
+    fn publish(&self) -> LogIndex {
+        let mut progress = self.progress.lock();
+        let Some(Frozen { generation, checkpoint, .. }) = progress.frozen.pop_front() else { return LogIndex(0) };
+        progress.published = generation;
+        let before = progress.checkpoint.replace(checkpoint);
+        drop(progress);
+        self.published.notify_waiters();
+        before.map_or(LogIndex(0), |checkpoint| checkpoint.index())
+    }
+
+    /// Told when a generation is published or the shard stops: register before looking.
+    pub(crate) fn published_signal(&self) -> &Notify {
+        &self.published
+    }
+
+    /// Wakes everybody who waits.
+    pub(crate) fn wake(&self) {
+        self.frozen.notify_one();
+        self.published.notify_waiters();
+    }
+}

@@ -1,0 +1,92 @@
+//! Proposes `Seal`: when a generation is large, or old enough that the dedup window should turn over, or on command.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use logstore::id::TimeMs;
+
+use crate::Command;
+use crate::raft::runtime;
+use crate::shard::Shard;
+
+/// What a generation of an idle shard may weigh without being sealed for its age: readiness probes alone would fill disks
+/// with empty segments.
+const TOO_LITTLE_BYTES: u64 = 64 << 10;
+/// How often the age is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The least wait after a refusal.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+
+/// What a generation is judged by.
+#[derive(Clone, Copy, Debug)]
+struct Generation {
+    number: u64,
+    began: TimeMs,
+}
+
+/// When a generation ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SealWhen {
+    /// Bytes of entries after which it does.
+    pub(crate) bytes: u64,
+    /// Log time after which it does, if it holds a record, or more than a little of anything else.
+    pub(crate) age_ms: u64,
+}
+
+/// Proposes the Seals of one shard until it stops.
+pub(crate) async fn run(shard: Arc<Shard>, when: SealWhen) {
+    let mut current = shard.read(|state, _| Generation { number: state.generation(), began: state.time() });
+    while !shard.core.is_stopped() {
+        let (number, now, record_bytes) =
+            shard.read(|state, _| (state.generation(), state.time(), state.unsealed_bytes()));
+        if number != current.number {
+            current = Generation { number, began: now };
+        }
+        let weight = Weight { entry_bytes: shard.core.generation_bytes(), record_bytes };
+        if shard.group.leading_term().is_some() && is_due(current, now, weight, when) {
+            seal(&shard, number).await;
+        } else {
+            let _ = runtime::within(LOOK, shard.core.seal_signal().notified()).await;
+        }
+    }
+}
+
+async fn seal(shard: &Shard, generation: u64) {
+    match shard.execute(Command::Seal).await {
+        Ok(_) => tracing::debug!(shard = shard.id().0, generation, "sealed"),
+        Err(why) => runtime::sleep(why.retry_after().clamp(RETRY_AFTER, LOOK)).await,
+    }
+}
+
+/// What is in a generation.
+#[derive(Clone, Copy, Debug)]
+struct Weight {
+    entry_bytes: u64,
+    record_bytes: u64,
+}
+
+fn is_due(generation: Generation, now: TimeMs, weight: Weight, when: SealWhen) -> bool {
+    let is_old = now.0.saturating_sub(generation.began.0) >= when.age_ms;
+    let is_worth_it = weight.record_bytes > 0 || weight.entry_bytes > TOO_LITTLE_BYTES;
+    weight.entry_bytes >= when.bytes || (is_old && is_worth_it)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_sealed_when_it_is_large_or_old_and_worth_it() {
+        let generation = Generation { number: 1, began: TimeMs(1_000) };
+        let when = SealWhen { bytes: 1 << 20, age_ms: 60_000 };
+        let (early, late) = (TimeMs(2_000), TimeMs(61_000));
+        let is_due =
+            |now, entry_bytes, record_bytes| is_due(generation, now, Weight { entry_bytes, record_bytes }, when);
+        assert!(!is_due(early, (1 << 20) - 1, 99));
+        assert!(is_due(early, 1 << 20, 0));
+        assert!(is_due(late, 1, 1));
+        assert!(is_due(late, TOO_LITTLE_BYTES + 1, 0));
+        assert!(!is_due(late, TOO_LITTLE_BYTES, 0), "probes");
+    }
+}
