@@ -312,7 +312,7 @@ fn what_is_purged_leaves_no_trace_once_recycled_files_are_zeroed() {
         for index in 21..100 {
             append(&journal, 1, vec![entry(1, index, 1, 2000)]).unwrap();
             purge(&journal, 1, id(index, 1)).unwrap();
-            if index % 5 == 0 {
+            if index % 3 == 0 {
                 let before = journal.newest_file();
                 journal.begin_next_file();
                 until("the next file", || journal.newest_file() > before);

@@ -395,8 +395,7 @@ impl Journal {
         self.shared.state.lock().files.oldest_life()
     }
 
-    /// Has the writer begin another file, so that what is purged can leave the one it writes. Does nothing while no
-    /// file is ready, or if that one holds nothing yet.
+    /// Has the writer begin another file as soon as one is ready, so that what is purged can leave the one it writes.
     pub fn begin_next_file(&self) {
         self.shared.state.lock().next_file = true;
         self.shared.work.notify_one();

@@ -29,8 +29,6 @@ use super::state::{Shared, State};
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     active: ReadyFile,
-    /// Where the block after the checkpoint is; 0 if the file was begun in a former life of the process.
-    begin: u32,
     /// Where the next block goes: everything before it is synced.
     tail: u32,
     proof: Proof,
@@ -72,7 +70,6 @@ impl Writer {
         Writer {
             shared,
             active,
-            begin: 0,
             tail,
             proof: Proof::Missing,
             checkpoint,
@@ -138,7 +135,8 @@ impl Writer {
         let shared = self.shared.clone();
         let mut state = shared.state.lock();
         loop {
-            if std::mem::take(&mut state.next_file) {
+            if state.next_file && !state.files.ready.is_empty() {
+                state.next_file = false;
                 return Step::NextFile;
             }
             if !state.queue.is_empty() {
@@ -203,14 +201,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins another file, if one is ready and this one holds anything.
+    /// Begins another file, so that this one can go.
     fn leave_file(&mut self) -> Result<()> {
-        let ready = !self.shared.state.lock().files.ready.is_empty();
-        if ready && self.tail > self.begin {
-            self.begin_next_file()?;
-            self.shared.state.lock().retire(self.active.head.number);
-            reserve::top_up(&self.shared);
-        }
+        self.begin_next_file()?;
+        self.shared.state.lock().retire(self.active.head.number);
+        reserve::top_up(&self.shared);
         Ok(())
     }
 
@@ -289,7 +284,7 @@ impl Writer {
         let before = Position { file: self.active.head.number, offset: self.tail };
         let tail = begin_file(&next, before, &self.checkpoint)?;
         self.shared.state.lock().files.used.insert(next.head.number, next.clone());
-        (self.active, self.begin, self.tail) = (next, tail, tail);
+        (self.active, self.tail) = (next, tail);
         Ok(())
     }
 
