@@ -80,6 +80,43 @@ impl SegmentSet {
         Ok(removed)
     }
 
+    /// Verifies each segment, and that they make one log: every conversation goes on in each segment where it ended in the one before,
+    /// which its directory row names; heads tables name what directories hold. Reads everything, changes nothing.
+    pub fn verify(&self) -> Result<()> {
+        for segment in &self.segments {
+            segment.verify()?;
+            for row in segment.directory() {
+                self.verify_row(segment, &row?)?;
+            }
+            for head in segment.heads() {
+                self.verify_head(&head?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_row(&self, segment: &Segment, row: &DirectoryRow) -> Result<()> {
+        let before = self.head_before(row.conversation, segment.span().first)?;
+        let (named, found) = (self.position(row.previous_segment), before.and_then(|head| self.position(head.segment)));
+        let goes_on = before.is_none_or(|head| row.first == head.seq.next() && row.ordinal_before == head.ordinal);
+        if named == found && goes_on {
+            return Ok(());
+        }
+        let what =
+            format!("conversation {} does not go on in {} where it ended before", row.conversation, segment.path());
+        Err(Error::ManifestRot { path: Manifest::path(self.manifest.shard()), shard: self.manifest.shard(), what })
+    }
+
+    fn verify_head(&self, head: &HeadRow) -> Result<()> {
+        let row = self.segment(head.segment).map(|segment| segment.find(head.conversation)).transpose()?.flatten();
+        let is_right = row.is_some_and(|row| row.head(head.segment) == *head);
+        if is_right { Ok(()) } else { Err(self.broken(head.conversation, head.segment)) }
+    }
+
+    fn position(&self, ordinal: SegmentOrdinal) -> Option<usize> {
+        self.manifest.position(ordinal)
+    }
+
     /// The segment that holds a seal.
     pub fn segment(&self, ordinal: SegmentOrdinal) -> Option<&Arc<Segment>> {
         self.manifest.position(ordinal).map(|place| &self.segments[place])

@@ -69,6 +69,7 @@ fn copy(shard: &Shard) -> Shard {
         log: Log::new(0),
         rules: shard.rules.clone(),
         model: shard.model.clone(),
+        sample: 1,
     }
 }
 
