@@ -3,6 +3,7 @@
 
 mod crash;
 mod damage;
+mod fixture;
 mod manifest;
 mod merge;
 mod pages;
