@@ -16,7 +16,7 @@ use super::delta::DeltaRow;
 use super::format::{Identity, Span};
 use super::record::{Item, SealedRecord, TrimmedRange};
 
-/// BLAKE3 is several times faster on long pieces than on a record at a time.
+/// BLAKE3 is several times faster on long pieces than on a record at a time, and fastest on powers of two that follow each other.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Hashes content as it passes.
@@ -94,9 +94,10 @@ impl IdentityHasher {
     }
 
     fn pass_on(&mut self) {
-        if self.piece.len() >= PIECE_BYTES {
-            self.hasher.update(&self.piece);
-            self.piece.clear();
+        let whole = self.piece.len() / PIECE_BYTES * PIECE_BYTES;
+        if whole > 0 {
+            self.hasher.update(&self.piece[..whole]);
+            self.piece.drain(..whole);
         }
     }
 }
