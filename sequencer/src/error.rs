@@ -95,6 +95,21 @@ pub enum Error {
         /// Why not.
         what: String,
     },
+    /// Journal and segments of a shard do not meet: one of them is of another time, or was removed.
+    #[error(
+        "shard {shard}: its segments reach up to entry {sealed}, and its journal holds entries after {purged} up to {last}: \
+         they are not of the same time"
+    )]
+    Apart {
+        /// The shard.
+        shard: ShardId,
+        /// The last entry in segments; 0: none.
+        sealed: LogIndex,
+        /// The last entry the journal has let go of.
+        purged: LogIndex,
+        /// The last entry of the journal.
+        last: LogIndex,
+    },
     /// The shard did not answer in time.
     #[error("shard {shard} did not {what} within {ms} ms")]
     Timeout {

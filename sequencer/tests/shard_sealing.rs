@@ -132,6 +132,30 @@ async fn a_retry_of_a_message_whose_id_is_only_in_a_segment_gets_its_original_pl
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_or_segments_of_another_time_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::in_dir(dir.path(), one_shard()).await;
+    let group = world.group(1, &[10]).await;
+    for n in 0..3 {
+        world.send(text(group, 10, format!("{n}"))).await;
+        world.shard_of(group).seal().await.unwrap();
+    }
+    world.stop().await;
+    for gone in ["journal", "segments"] {
+        let (here, away) = (dir.path().join(gone), dir.path().join("away"));
+        std::fs::rename(&here, &away).unwrap();
+        let error = world::open_error(dir.path(), one_shard()).await;
+        assert!(matches!(error, sequencer::Error::Apart { .. } | sequencer::Error::NoSuchShard(_)), "{gone}: {error}");
+        // A refused start may have begun a new one, or not even that.
+        let _ = std::fs::remove_dir_all(&here);
+        std::fs::rename(&away, &here).unwrap();
+    }
+    let world = World::in_dir(dir.path(), one_shard()).await;
+    assert_eq!(history(world.shard_of(group), group).await.len(), 4);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_holds_too_much_unsealed_refuses_until_it_is_sealed() {
     let world = World::new(SequencerOptions { unsealed_bytes_max: 20_000, ..one_shard() }).await;
     let group = world.group(1, &[10]).await;

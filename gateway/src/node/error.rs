@@ -65,6 +65,13 @@ pub(super) fn from_logstore(error: logstore::Error, data_dir: &Path) -> StartErr
             "nothing was changed: restore this directory from a copy or repair it as said".into()
         }
         logstore::Error::NewerFormat { .. } => "start it with the newer skein that wrote it".into(),
+        logstore::Error::MissingSegment { .. }
+        | logstore::Error::MissingManifest { .. }
+        | logstore::Error::Misplaced { .. }
+        | logstore::Error::ManifestRot { .. }
+        | logstore::Error::NotOurs { .. } => {
+            "nothing was changed: put that file back from a copy, or restore the whole directory from a backup".into()
+        }
         _ => format!("look at what is in {}", data_dir.join("journal").display()),
     };
     StartError::new(error.to_string(), remedy)
@@ -73,6 +80,10 @@ pub(super) fn from_logstore(error: logstore::Error, data_dir: &Path) -> StartErr
 pub(super) fn from_sequencer(error: sequencer::Error, data_dir: &Path) -> StartError {
     match error {
         sequencer::Error::Log(error) => from_logstore(error, data_dir),
+        sequencer::Error::Apart { .. } => StartError::new(
+            error.to_string(),
+            "nothing was changed: put journal/ and segments/ back from the same copy of the data directory",
+        ),
         other => {
             StartError::new(other.to_string(), "start again; if it stays, the log above says what a shard waits for")
         }

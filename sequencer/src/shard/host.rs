@@ -176,8 +176,8 @@ impl Opening {
         };
         let (node, journal, cache) = (self.options.node, self.journal.clone(), self.cache.clone());
         async move {
-            let disk = journal.disk().clone();
-            let restored = runtime::blocking(move || sealing::restore(&disk, id, &cache)).await;
+            let opened = journal.clone();
+            let restored = runtime::blocking(move || sealing::restore(&opened, id, &cache)).await;
             let restored = restored.map_err(|_| Error::Raft { shard: id, what: "the node is stopping".to_string() });
             let Restored { state, sealed, checkpoint } = restored??;
             let core = Arc::new(ShardCore::above(state, sealed, checkpoint.clone(), options));

@@ -70,6 +70,17 @@ impl World {
         World::open(disk.handle(), options, Arc::new(SystemClock)).await
     }
 
+    /// In a directory of the caller's.
+    pub async fn in_dir(dir: &std::path::Path, options: SequencerOptions) -> World {
+        World::open(logstore::io::real(dir), options, Arc::new(SystemClock)).await
+    }
+
+    /// Stops.
+    pub async fn stop(self) {
+        self.sequencer.shutdown().await;
+        self.journal.close();
+    }
+
     async fn open(disk: Arc<dyn Disk>, options: SequencerOptions, clock: Arc<dyn Clock>) -> World {
         let journal = open_journal(&disk);
         let sequencer = Sequencer::open(options.clone(), journal.clone(), clock.clone()).await.unwrap();
@@ -109,6 +120,14 @@ impl World {
         let outcome = self.shard_of(send.conversation).execute(Command::Send(send)).await.unwrap();
         stored(&outcome)
     }
+}
+
+/// Why a node does not open on what is in a directory.
+pub async fn open_error(dir: &std::path::Path, options: SequencerOptions) -> sequencer::Error {
+    let journal = open_journal(&logstore::io::real(dir));
+    let opened = Sequencer::open(options, journal.clone(), Arc::new(SystemClock)).await;
+    journal.close();
+    opened.err().expect("it does not open")
 }
 
 /// The place of a message that must have been stored.

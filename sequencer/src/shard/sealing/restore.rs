@@ -5,10 +5,9 @@
 
 use std::sync::Arc;
 
-use logstore::SegmentSet;
 use logstore::id::{LogIndex, ShardId};
-use logstore::io::Disk;
 use logstore::segment::{BlockCache, Item, Segment};
+use logstore::{Journal, Manifest, SegmentSet, ShardLog};
 
 use crate::raft::checkpoint::Checkpoint;
 use crate::shard::history;
@@ -24,8 +23,9 @@ pub(crate) struct Restored {
 
 /// Opens a shard's segments and reads its state from them; an empty one, if nothing was sealed. Reads files: not for
 /// async workers.
-pub(crate) fn restore(disk: &Arc<dyn Disk>, shard: ShardId, cache: &Arc<BlockCache>) -> Result<Restored> {
-    let sealed = SegmentSet::open(disk, shard, cache)?;
+pub(crate) fn restore(journal: &Journal, shard: ShardId, cache: &Arc<BlockCache>) -> Result<Restored> {
+    let sealed = SegmentSet::open(journal.disk(), shard, cache)?;
+    check_they_meet(shard, sealed.manifest(), &journal.shard_log(shard))?;
     for path in sealed.remove_leftovers()? {
         tracing::info!(path, "removed what a crash has left");
     }
@@ -36,6 +36,14 @@ pub(crate) fn restore(disk: &Arc<dyn Disk>, shard: ShardId, cache: &Arc<BlockCac
     let checkpoint = checkpoint.transpose()?;
     let state = if checkpoint.is_some() { state(shard, &sealed)? } else { ShardState::new(shard) };
     Ok(Restored { state, sealed: Arc::new(sealed), checkpoint })
+}
+
+/// A Seal is synced before its segment is made, and the journal lets go only of what segments hold.
+fn check_they_meet(shard: ShardId, manifest: &Manifest, log: &ShardLog) -> Result<()> {
+    let sealed = manifest.checkpoint().map_or(LogIndex(0), |checkpoint| checkpoint.seal.index);
+    let purged = log.purged.map_or(LogIndex(0), |id| id.index);
+    let last = log.last.map_or(purged, |id| id.index);
+    if purged <= sealed && sealed <= last { Ok(()) } else { Err(Error::Apart { shard, sealed, purged, last }) }
 }
 
 /// Reads the state as of the end of the newest segment.
