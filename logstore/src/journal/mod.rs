@@ -137,9 +137,6 @@ pub struct JournalOptions {
     pub reserve_files: usize,
     /// Files with blocks beyond which live entries of the oldest are copied forward. At least 1, the one being written.
     pub held_files_max: usize,
-    /// Most bytes of frames of one shard that are not purged. The journal does not enforce it (a `Seal` must pass):
-    /// see [`Journal::unsealed_room`].
-    pub unsealed_bytes_max: u64,
     /// Bytes of recent entries kept in memory, all shards together.
     pub tail_cache_bytes: usize,
     /// Most bytes queued for the writer.
@@ -161,7 +158,6 @@ impl Default for JournalOptions {
             block_bytes_max: 1 << 20,
             reserve_files: 2,
             held_files_max: 8,
-            unsealed_bytes_max: 256 << 20,
             tail_cache_bytes: 256 << 20,
             queue_bytes_max: 64 << 20,
             proof_after: Duration::from_secs(1),
@@ -353,15 +349,9 @@ impl Journal {
         reader::read(&self.shared, shard, range, bytes_max)
     }
 
-    /// Bytes of the shard's frames that are not purged.
+    /// Bytes of the shard's frames that are not purged: what it holds back of the journal.
     pub fn live_bytes(&self, shard: ShardId) -> u64 {
         self.shared.state.lock().shards.get(&shard).map_or(0, |shard| shard.index.frame_bytes())
-    }
-
-    /// How much more of this shard may be appended before something of it must be sealed and purged. Who proposes looks
-    /// here before the append and refuses what does not fit: all but a `Seal`.
-    pub fn unsealed_room(&self, shard: ShardId) -> u64 {
-        self.shared.options.unsealed_bytes_max.saturating_sub(self.live_bytes(shard))
     }
 
     /// The shards that would have to be sealed and purged for the oldest file to be recycled; none if there is one
