@@ -159,7 +159,7 @@ fn zeroed_pages_are_told_apart_like_any_other_damage() {
 #[test]
 fn a_flip_in_a_files_header_or_checkpoint_is_rot() {
     let whole = written(3, true);
-    for byte in 0..44 {
+    for byte in 0..56 {
         let disk = whole.crash(Survives::Nothing);
         disk.flip(FILE, byte, 1 << (byte % 8));
         assert_rot(&disk, 0, "", &format!("header byte {byte}"));
@@ -301,6 +301,39 @@ fn a_file_that_is_replaced_by_anything_is_refused_by_name_and_left_as_it_is() {
         }
         assert!(disk.bytes(&path) == *bytes, "{path} replaced by {what}: changed");
     }
+}
+
+#[test]
+fn a_file_of_the_same_name_from_another_node_is_refused_by_name() {
+    let with_reserve = |salt_seed| JournalOptions { reserve_files: 2, salt_seed, ..options() };
+    let live = |salt_seed| {
+        let disk = FaultyDisk::new();
+        let journal = open(&disk.handle(), with_reserve(salt_seed)).unwrap();
+        append(&journal, 1, entries(1, 1..4, 1, 100)).unwrap();
+        journal.close();
+        disk
+    };
+    let (ours, other) = (live(1), live(2));
+    for name in ours.handle().list("journal").unwrap() {
+        let (disk, path) = (ours.crash(Survives::Nothing), format!("journal/{name}"));
+        let foreign = other.bytes(&path);
+        disk.damage(&path, |file| file.clone_from(&foreign));
+        match open(&disk.handle(), with_reserve(3)).err() {
+            Some(Error::NotOurs { path: named, what }) => {
+                assert_eq!((named, what.as_str()), (path.clone(), "it is of another journal"))
+            }
+            other => panic!("{path}: {other:?}"),
+        }
+        assert!(disk.bytes(&path) == foreign);
+    }
+    // All files of a journal say the same, through restarts with other chance.
+    let disk = ours;
+    for salt_seed in 4..7 {
+        let journal = open(&disk.handle(), with_reserve(salt_seed)).unwrap();
+        let next = journal.last_index(ShardId(1)).0 + 1;
+        append(&journal, 1, entries(1, next..next + 60, 1, 2000)).unwrap();
+    }
+    assert_eq!(open(&disk.handle(), with_reserve(7)).unwrap().last_index(ShardId(1)).0, 183);
 }
 
 fn copying() -> JournalOptions {

@@ -216,12 +216,13 @@ impl Journal {
     ) -> Result<Journal> {
         options.check()?;
         disk.create_dir(file::DIRECTORY).context("create", file::DIRECTORY)?;
-        let Recovered { shards, files, tail } = recovery::recover(&*disk, options.file_bytes)?;
+        let Recovered { shards, files, tail, journal } = recovery::recover(&*disk, options.file_bytes)?;
         let checkpoint = Checkpoint::new(shards.iter().map(|(id, shard)| (*id, ShardMarks::of(shard))));
-        let zeroes = options.zero_recycled;
+        let (zeroes, journal) = (options.zero_recycled, journal.unwrap_or(file::journal_id(options.salt_seed)));
         let shared = Arc::new(Shared {
             disk,
             options,
+            journal,
             state: Mutex::new(State::new(shards, Files { zeroes, ..files })),
             work: Condvar::new(),
             files_changed: Condvar::new(),

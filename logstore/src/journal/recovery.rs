@@ -5,6 +5,8 @@
 //! was durable once: if it does not verify now, that is rot. Only a bad block with nothing
 //! after it can be one whose write was interrupted, and nobody was told of that.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
 
 use crate::id::ShardId;
@@ -29,6 +31,8 @@ pub(crate) struct Recovered {
     pub files: Files,
     /// `None` if there is no file with blocks.
     pub tail: Option<Tail>,
+    /// What its files say they belong to, if there are any that do.
+    pub journal: Option<u64>,
 }
 
 /// Where a journal goes on.
@@ -51,6 +55,7 @@ struct Candidate {
 /// Reads everything under `journal/`. Changes nothing but leftovers of preparation.
 pub(crate) fn recover(disk: &dyn Disk, file_bytes: u64) -> Result<Recovered> {
     let candidates = candidates(disk)?;
+    let journal = check_journal(&candidates)?;
     let next_number = candidates.last().map_or(1, |last| last.ready.head.number + 1);
     let (used, ready): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|file| file.before.is_some());
     check_chain(&used)?;
@@ -61,7 +66,22 @@ pub(crate) fn recover(disk: &dyn Disk, file_bytes: u64) -> Result<Recovered> {
     for candidate in ready {
         take_ready(disk, &mut files, candidate.ready, file_bytes, newest)?;
     }
-    Ok(Recovered { shards: replay.finish()?, files, tail })
+    Ok(Recovered { shards: replay.finish()?, files, tail, journal })
+}
+
+/// The journal that the files belong to. One that says otherwise than most came from elsewhere.
+fn check_journal(candidates: &[Candidate]) -> Result<Option<u64>> {
+    let mut files = BTreeMap::<u64, Vec<u32>>::new();
+    for head in candidates.iter().map(|candidate| candidate.ready.head).filter(|head| head.journal != 0) {
+        files.entry(head.journal).or_default().push(head.number);
+    }
+    let ours = files.iter().max_by_key(|(_, numbers)| numbers.len()).map(|(journal, _)| *journal);
+    match files.iter().find(|(journal, _)| Some(**journal) != ours) {
+        Some((_, foreign)) => {
+            Err(Error::NotOurs { path: file::path(foreign[0]), what: "it is of another journal".to_owned() })
+        }
+        None => Ok(ours),
+    }
 }
 
 /// Files with blocks, files ready for them; what an interrupted preparation left is removed.

@@ -344,7 +344,7 @@ fn write_zeros(shared: &Shared, file: &dyn DataFile, path: &str, go_on: impl Fn(
 fn finish(shared: &Shared, number: u32, file: Arc<dyn DataFile>, remains: u32) -> Result<ReadyFile> {
     let (from, to) = (file::preparing_path(number), file::path(number));
     let salt = file::salt(shared.options.salt_seed, number);
-    let head = FileHead { salt, number, remains, file_bytes: shared.options.file_bytes };
+    let head = FileHead { salt, number, remains, file_bytes: shared.options.file_bytes, journal: shared.journal };
     file.write_at(&head.encode(), 0).context("write", &from)?;
     file.sync_data().context("sync", &from)?;
     shared.disk.rename(&from, &to).context("rename", &from)?;

@@ -26,6 +26,8 @@ use super::{Entry, JournalOptions, ShardLog, Vote};
 pub(crate) struct Shared {
     pub disk: Arc<dyn Disk>,
     pub options: JournalOptions,
+    /// What all files of this journal say they belong to.
+    pub journal: u64,
     pub state: Mutex<State>,
     /// Wakes the writer.
     pub work: Condvar,
