@@ -64,6 +64,7 @@ impl Config {
         require(journal.reserve_files >= 2, "journal.reserve_files", || {
             "must be at least 2: space is reserved before a message is accepted".into()
         })?;
+        require(journal.held_files_max >= 2, "journal.held_files_max", || "must be at least 2".into())?;
         require(journal.queue_bytes_max >= journal.block_bytes_max, "journal.queue_bytes_max", || {
             format!("must be at least journal.block_bytes_max ({})", journal.block_bytes_max)
         })?;

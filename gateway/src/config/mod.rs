@@ -87,6 +87,8 @@ pub struct JournalConfig {
     pub block_bytes_max: Size,
     /// Files kept ready ahead of the active one.
     pub reserve_files: usize,
+    /// Files in use beyond which live entries of the oldest are copied forward.
+    pub held_files_max: usize,
     /// Bytes of recent entries kept in memory, all shards together.
     pub tail_cache_bytes: Size,
     /// Most bytes queued for the writer.
@@ -195,6 +197,7 @@ impl Default for Config {
                 file_bytes: Size(journal.file_bytes),
                 block_bytes_max: Size(journal.block_bytes_max as u64),
                 reserve_files: journal.reserve_files,
+                held_files_max: journal.held_files_max,
                 tail_cache_bytes: Size(journal.tail_cache_bytes as u64),
                 queue_bytes_max: Size(journal.queue_bytes_max as u64),
             },
@@ -263,6 +266,7 @@ impl Config {
             file_bytes: self.journal.file_bytes.0,
             block_bytes_max: self.journal.block_bytes_max.bytes(),
             reserve_files: self.journal.reserve_files,
+            held_files_max: self.journal.held_files_max,
             tail_cache_bytes: self.journal.tail_cache_bytes.bytes(),
             queue_bytes_max: self.journal.queue_bytes_max.bytes(),
             // Chance and the executor come from where the node is composed.

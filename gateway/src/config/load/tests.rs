@@ -143,6 +143,7 @@ fn values_that_cannot_work_together_are_refused() {
         ("shards", "4097"),
         ("tls.cert", "only.pem"),
         ("journal.reserve_files", "1"),
+        ("journal.held_files_max", "1"),
         ("journal.block_bytes_max", "512MiB"),
         ("sequencer.entries_in_flight", "0"),
         ("auth.refresh_token_lifetime", "1m"),
