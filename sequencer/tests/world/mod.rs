@@ -26,6 +26,7 @@ pub struct World {
     _dir: Option<TempDir>,
     pub options: SequencerOptions,
     clock: Arc<dyn Clock>,
+    journal_options: JournalOptions,
     pub journal: Journal,
     pub sequencer: Arc<Sequencer>,
 }
@@ -49,9 +50,12 @@ pub fn options() -> SequencerOptions {
     }
 }
 
-fn open_journal(disk: &Arc<dyn Disk>) -> Journal {
-    let options = JournalOptions { file_bytes: 4 << 20, ..JournalOptions::default() };
-    Journal::open(disk.clone(), options, Box::new(|_| {})).unwrap()
+fn journal_options() -> JournalOptions {
+    JournalOptions { file_bytes: 4 << 20, ..JournalOptions::default() }
+}
+
+fn open_journal(disk: &Arc<dyn Disk>, options: &JournalOptions) -> Journal {
+    Journal::open(disk.clone(), options.clone(), Box::new(|_| {})).unwrap()
 }
 
 impl World {
@@ -81,19 +85,33 @@ impl World {
         self.journal.close();
     }
 
+    /// The same, with a journal of other sizes.
+    pub async fn on_with(disk: &FaultyDisk, options: SequencerOptions, journal: JournalOptions) -> World {
+        World::open_with(disk.handle(), options, Arc::new(SystemClock), journal).await
+    }
+
     async fn open(disk: Arc<dyn Disk>, options: SequencerOptions, clock: Arc<dyn Clock>) -> World {
-        let journal = open_journal(&disk);
+        World::open_with(disk, options, clock, journal_options()).await
+    }
+
+    async fn open_with(
+        disk: Arc<dyn Disk>,
+        options: SequencerOptions,
+        clock: Arc<dyn Clock>,
+        journal_options: JournalOptions,
+    ) -> World {
+        let journal = open_journal(&disk, &journal_options);
         let sequencer = Sequencer::open(options.clone(), journal.clone(), clock.clone()).await.unwrap();
-        World { disk, _dir: None, options, clock, journal, sequencer }
+        World { disk, _dir: None, options, clock, journal_options, journal, sequencer }
     }
 
     /// Stops and starts again on the same files.
     pub async fn restart(self) -> World {
-        let World { disk, _dir, options, clock, journal, sequencer } = self;
+        let World { disk, _dir, options, clock, journal_options, journal, sequencer } = self;
         sequencer.shutdown().await;
         journal.close();
         drop((sequencer, journal));
-        World { _dir, ..World::open(disk, options, clock).await }
+        World { _dir, ..World::open_with(disk, options, clock, journal_options).await }
     }
 
     pub fn shard_of(&self, conversation: ConversationId) -> &Arc<Shard> {
@@ -124,7 +142,7 @@ impl World {
 
 /// Why a node does not open on what is in a directory.
 pub async fn open_error(dir: &std::path::Path, options: SequencerOptions) -> sequencer::Error {
-    let journal = open_journal(&logstore::io::real(dir));
+    let journal = open_journal(&logstore::io::real(dir), &journal_options());
     let opened = Sequencer::open(options, journal.clone(), Arc::new(SystemClock)).await;
     journal.close();
     opened.err().expect("it does not open")
