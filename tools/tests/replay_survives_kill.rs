@@ -111,6 +111,8 @@ impl Server {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(data_dir.with_extension("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
         command.args(["server", "--dev", "--data-dir"]).arg(data_dir);
+        // Sealed every second: starts begin from segments, and kills fall into their making.
+        command.args(["--set", "sequencer.seal_age=1s"]);
         command.args(["--listen", &listen.to_string(), "--http", &http.to_string()]);
         let mut server = Killed(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let deadline = Instant::now() + READY_TIMEOUT;
