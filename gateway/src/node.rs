@@ -267,6 +267,7 @@ fn sequencer_options(config: &Config, identity: &Identity) -> SequencerOptions {
         seal_age: of.seal_age.0,
         unsealed_bytes_max: of.unsealed_bytes_max.0,
         seal_bytes_per_second: of.seal_bytes_per_second.0,
+        merge_inputs: of.merge_inputs,
         block_cache_bytes: of.block_cache_bytes.0,
     }
 }

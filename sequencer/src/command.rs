@@ -6,8 +6,10 @@
 use bytes::Bytes;
 use logstore::RecordKind;
 use logstore::id::{
-    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, Ordinal, SeqId, ShardId, TimeMs, UserId,
+    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, Ordinal, SegmentOrdinal, SeqId, ShardId,
+    TimeMs, UserId,
 };
+use logstore::segment::Level;
 
 /// One command of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +108,16 @@ pub enum Command {
     },
     /// Freezes the current overlay generation and opens the next.
     Seal,
+    /// Makes one segment of several, here and on every replica, each when it finds the time: of consecutive segments of the level
+    /// below, seals `first` to `last`.
+    Merge {
+        /// The first seal.
+        first: SegmentOrdinal,
+        /// The last seal.
+        last: SegmentOrdinal,
+        /// The level of what is made.
+        level: Level,
+    },
     /// Changes nothing; proves that the shard can commit.
     Probe,
 }

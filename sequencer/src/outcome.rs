@@ -93,6 +93,8 @@ pub enum Refusal {
     LimitReached,
     /// Numbers of effects do not follow each other.
     EffectGap,
+    /// A merge does not take whole segments of one level, or not between 2 and 64 of them.
+    MergeMisfit,
     /// The entry's bytes do not decode: a defect of a proposer.
     Malformed,
 }

@@ -5,9 +5,10 @@
 use bytes::Bytes;
 use logstore::RecordKind;
 use logstore::id::{
-    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, LogIndex, Ordinal, SeqId, ShardId, TimeMs,
-    UserId,
+    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, LogIndex, Ordinal, SegmentOrdinal, SeqId,
+    ShardId, TimeMs, UserId,
 };
+use logstore::segment::Level;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sequencer::state::{MembershipBody, ShardState, send_at};
@@ -120,6 +121,9 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         1 => Just(Command::Seal),
         1 => Just(Command::Probe),
+        1 => (any::<u64>(), any::<u64>(), any::<u8>()).prop_map(|(first, last, level)| Command::Merge {
+            first: SegmentOrdinal(first), last: SegmentOrdinal(last), level: Level(level),
+        }),
     ]
 }
 

@@ -3,14 +3,16 @@
 #![allow(clippy::unwrap_used)]
 
 use logstore::id::{
-    BodyHash, Bucket, ClientMsgId, ConversationId, HistoryId, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId,
+    BodyHash, Bucket, ClientMsgId, ConversationId, HistoryId, LogIndex, Ordinal, SegmentOrdinal, SeqId, ShardId,
+    TimeMs, UserId,
 };
+use logstore::segment::Level;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use sequencer::state::{
-    ConversationRow, DirectRow, EndedGeneration, GroupRow, InboxRow, Interval, Key, MemberRow, NameRow, OutboxHead,
-    OwnRow, Peer, RelationRow, Role, SessionRow, ShardRow, UserRow,
+    ConversationRow, DirectRow, EndedGeneration, GroupRow, InboxRow, Interval, Key, Layout, MemberRow, MergedSpan,
+    NameRow, OutboxHead, OwnRow, Peer, RelationRow, Role, SessionRow, ShardRow, UserRow,
 };
 use sequencer::store::Row;
 use sequencer::{AccountSeed, Effect};
@@ -128,8 +130,9 @@ fn effect() -> impl Strategy<Value = Effect> {
 
 fn own() -> impl Strategy<Value = OwnRow> {
     let range = any::<[u16; 3]>().prop_map(|[from, to, shard]| (Bucket(from), Bucket(to), ShardId(shard)));
-    (0..4096u16, option::of(any::<u128>()), any::<[u64; 2]>(), vec(range, 0..3), 0..3_000_000_000_000u64, 0..5u8)
-        .prop_map(|(shard, history, [incarnation, epoch], table, time, given)| {
+    let numbers = (any::<[u64; 2]>(), 0..3_000_000_000_000u64, 0..5u8);
+    (0..4096u16, option::of(any::<u128>()), vec(range, 0..3), numbers, layout()).prop_map(
+        |(shard, history, table, ([incarnation, epoch], time, given), layout)| {
             let mut own = OwnRow::new(ShardId(shard));
             own.history = history.map(HistoryId);
             own.incarnation = incarnation;
@@ -140,8 +143,23 @@ fn own() -> impl Strategy<Value = OwnRow> {
                 own.note_accepted(SeqId(u64::from(n)), id, BodyHash(epoch), n % 2 == 0);
                 own.next_user_id();
             }
+            own.layout = layout;
             own
-        })
+        },
+    )
+}
+
+fn layout() -> impl Strategy<Value = Layout> {
+    vec((1..9u64, 1..64u64, 1..=255u8, any::<u64>()), 0..4).prop_map(|steps| {
+        let mut next = 0;
+        let spans = steps.into_iter().map(|(gap, count, level, asked_at)| {
+            let first = next + gap;
+            next = first + count;
+            let [first, last] = [first, next].map(SegmentOrdinal);
+            MergedSpan { first, last, level: Level(level), asked_at: LogIndex(asked_at) }
+        });
+        Layout::of(spans.collect()).unwrap()
+    })
 }
 
 fn shard_row() -> impl Strategy<Value = ShardRow> {

@@ -54,6 +54,7 @@ impl World {
             seal_age: Duration::from_secs(600),
             unsealed_bytes_max: 256 << 20,
             seal_bytes_per_second: 1 << 30,
+            merge_inputs: 16,
             block_cache_bytes: 8 << 20,
         };
         let sequencer = Sequencer::open(options, journal, Arc::new(SystemClock)).await.unwrap();

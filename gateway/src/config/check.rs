@@ -90,6 +90,7 @@ impl Config {
         require(sequencer.seal_bytes_per_second.0 >= 1 << 20, "sequencer.seal_bytes_per_second", || {
             "must be at least 1MiB".into()
         })?;
+        require((2..=64).contains(&sequencer.merge_inputs), "sequencer.merge_inputs", || "must be 2 to 64".into())?;
         require(sequencer.block_cache_bytes.0 >= 4 << 20, "sequencer.block_cache_bytes", || {
             "must be at least 4MiB".into()
         })

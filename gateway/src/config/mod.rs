@@ -117,6 +117,8 @@ pub struct SequencerConfig {
     pub unsealed_bytes_max: Size,
     /// Most bytes a second that making segments writes, all shards together.
     pub seal_bytes_per_second: Size,
+    /// So many consecutive seals are merged into one segment.
+    pub merge_inputs: usize,
     /// Bytes of sealed blocks kept in memory, all shards together.
     pub block_cache_bytes: Size,
 }
@@ -212,6 +214,8 @@ impl Default for Config {
                 seal_age: Span(Duration::from_secs(10 * 60)),
                 unsealed_bytes_max: Size(256 << 20),
                 seal_bytes_per_second: Size(64 << 20),
+                // Fewer cost more writing, more cost reads: a page looks into each segment that holds a part of it.
+                merge_inputs: 16,
                 block_cache_bytes: Size(256 << 20),
             },
             auth: AuthConfig {

@@ -1,7 +1,10 @@
 //! The fields of every command but `Send`, and of the effects between shards. Drawn in `docs/format.md`.
 
 use bytes::Bytes;
-use logstore::id::{Bucket, ClientMsgId, ConversationId, HistoryId, Ordinal, SeqId, ShardId, TimeMs, UserId};
+use logstore::id::{
+    Bucket, ClientMsgId, ConversationId, HistoryId, Ordinal, SegmentOrdinal, SeqId, ShardId, TimeMs, UserId,
+};
+use logstore::segment::Level;
 
 use super::field::{Fields, Sink};
 use super::{COMMAND_HEAD_LEN, CommandHead, Malformed};
@@ -20,6 +23,7 @@ const EFFECTS: u8 = 10;
 const ACK_EFFECTS: u8 = 11;
 const SEAL: u8 = 12;
 const PROBE: u8 = 13;
+const MERGE: u8 = 14;
 
 const CREATE_ACCOUNT: u8 = 1;
 const CONFIRM_NAME: u8 = 2;
@@ -43,6 +47,7 @@ pub(super) fn kind_of(command: &Command) -> u8 {
         Command::AckEffects { .. } => ACK_EFFECTS,
         Command::Seal => SEAL,
         Command::Probe => PROBE,
+        Command::Merge { .. } => MERGE,
     }
 }
 
@@ -116,6 +121,11 @@ pub(super) fn put_fields(out: &mut impl Sink, command: &Command) {
             out.u64(*incarnation);
             out.u64(*upto);
         }
+        Command::Merge { first, last, level } => {
+            out.u64(first.0);
+            out.u64(last.0);
+            out.u8(level.0);
+        }
         Command::Seal | Command::Probe => {}
     }
 }
@@ -180,6 +190,9 @@ fn read_kind(head: &CommandHead, f: &mut Fields<'_>) -> Result<Command, Malforme
         ACK_EFFECTS => Command::AckEffects { to: ShardId(f.u16()?), incarnation: f.u64()?, upto: f.u64()? },
         SEAL => Command::Seal,
         PROBE => Command::Probe,
+        MERGE => {
+            Command::Merge { first: SegmentOrdinal(f.u64()?), last: SegmentOrdinal(f.u64()?), level: Level(f.u8()?) }
+        }
         _ => return Err(Malformed { offset: head.offset, what: "a command this version knows" }),
     })
 }

@@ -6,15 +6,18 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use logstore::id::{BodyHash, Bucket, ClientMsgId, HistoryId, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId};
+use logstore::id::{
+    BodyHash, Bucket, ClientMsgId, HistoryId, LogIndex, Ordinal, SegmentOrdinal, SeqId, ShardId, TimeMs, UserId,
+};
+use logstore::segment::Level;
 
 use super::Malformed;
 use super::command::{put_effect, read_effect};
 use super::field::{Fields, Sink};
 use crate::Effect;
 use crate::state::{
-    ConversationRow, DirectRow, EndedGeneration, GroupRow, InboxRow, Interval, Key, MemberRow, NameRow, OutboxHead,
-    OwnRow, Peer, RelationRow, Role, SessionRow, ShardRow, UserRow,
+    ConversationRow, DirectRow, EndedGeneration, GroupRow, InboxRow, Interval, Key, Layout, MemberRow, MergedSpan,
+    NameRow, OutboxHead, OwnRow, Peer, RelationRow, Role, SessionRow, ShardRow, UserRow,
 };
 use crate::store::Row;
 
@@ -329,6 +332,12 @@ impl StateRow for OwnRow {
         }
         out.u64(self.stored);
         out.u64(self.accepted);
+        out.list(self.layout.spans(), |out, span| {
+            out.u64(span.first.0);
+            out.u64(span.last.0);
+            out.u8(span.level.0);
+            out.u64(span.asked_at.0);
+        });
     }
 
     fn read(f: &mut Fields<'_>) -> Result<OwnRow, Malformed> {
@@ -342,8 +351,17 @@ impl StateRow for OwnRow {
         own.last_user = read_last_id(f, OwnRow::USERS_PER_MS)?;
         own.stored = f.u64()?;
         own.accepted = f.u64()?;
+        own.layout = match Layout::of(f.list(25, read_merged_span)?) {
+            Some(layout) => layout,
+            None => return f.fail("merged spans that ascend"),
+        };
         Ok(own)
     }
+}
+
+fn read_merged_span(f: &mut Fields<'_>) -> Result<MergedSpan, Malformed> {
+    let (first, last) = (SegmentOrdinal(f.counter()?), SegmentOrdinal(f.counter()?));
+    Ok(MergedSpan { first, last, level: Level(f.u8()?), asked_at: LogIndex(f.u64()?) })
 }
 
 /// Milliseconds and counter of an id that was given out.

@@ -52,6 +52,8 @@ pub struct SequencerOptions {
     pub unsealed_bytes_max: u64,
     /// Most bytes a second that making segments writes, all shards together.
     pub seal_bytes_per_second: u64,
+    /// So many consecutive seals are merged into one segment, 2 to 64.
+    pub merge_inputs: usize,
     /// Bytes of sealed blocks kept in memory, all shards together.
     pub block_cache_bytes: u64,
 }

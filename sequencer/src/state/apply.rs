@@ -7,12 +7,13 @@
 use bytes::Bytes;
 use logstore::RecordHead;
 use logstore::id::{
-    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, ConversationName, HistoryId, LogIndex, ShardId, UserId,
+    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, ConversationName, HistoryId, LogIndex, SegmentOrdinal,
+    ShardId, UserId,
 };
 use logstore::{BodyPlace, RecordKind};
 
 use super::send::message_key;
-use super::{ConversationRow, MemberRow, OwnRow, ShardState, keys};
+use super::{ConversationRow, MemberRow, MergedSpan, OwnRow, ShardState, keys};
 use crate::codec::{self, SendView, View};
 use crate::{Applied, Batch, Command, CommittedRecord, Outcome, Refusal, Stored};
 
@@ -142,6 +143,7 @@ impl ShardState {
             }
             Command::AckEffects { to, incarnation, upto } => Ok(self.ack_effects(to, incarnation, upto, out)),
             Command::Seal => Ok(self.will_seal(out)),
+            Command::Merge { first, last, level } => self.merge(MergedSpan { first, last, level, asked_at: out.index }),
             Command::Probe => Ok(Outcome::Done),
         };
         done.unwrap_or_else(Outcome::Refused)
@@ -167,6 +169,12 @@ impl ShardState {
     fn will_seal(&self, out: &mut Applied) -> Outcome {
         out.sealed = Some(self.generation());
         Outcome::Done
+    }
+
+    /// Notes which segments are to be one. Only seals whose entry came before this one are there on every replica.
+    fn merge(&mut self, span: MergedSpan) -> Result<Outcome, Refusal> {
+        let sealed = SegmentOrdinal(self.generation() - 1);
+        self.own.layout.merge(span, sealed).map(|()| Outcome::Done)
     }
 
     fn seal(&mut self) {

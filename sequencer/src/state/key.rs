@@ -66,7 +66,7 @@ pub fn keys(command: &Command, touch: &mut impl FnMut(Key)) {
             effects.iter().for_each(|effect| keys_of_effect(effect, touch));
         }
         Command::AckEffects { to, .. } => touch(Key::Outbox(*to)),
-        Command::Init { .. } | Command::Seal | Command::Probe => {}
+        Command::Init { .. } | Command::Seal | Command::Merge { .. } | Command::Probe => {}
     }
 }
 

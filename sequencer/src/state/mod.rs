@@ -7,7 +7,7 @@
 //! | `direct`, `account` | what takes two shards, with the effects that lead from one to the other |
 //! | `effect` | outbox and inbox: each effect once, in order |
 //! | `dedup` | which ids have been accepted |
-//! | `own` | the shard's own row: buckets, time, numbers |
+//! | `own`, `layout` | the shard's own row: buckets, time, numbers; which seals are to be one segment |
 //! | `frozen`, `rebuild` | a generation's rows as its Seal left them; a state made of such rows |
 //!
 //! What always holds: replicas that applied the same entries are equal in everything `digest` covers, however
@@ -24,6 +24,7 @@ mod frozen;
 mod group;
 mod heir;
 mod key;
+mod layout;
 mod member;
 mod own;
 mod rebuild;
@@ -54,6 +55,7 @@ pub use frozen::FrozenGeneration;
 pub(crate) use group::asked_by;
 pub use heir::HeirSearch;
 pub use key::{Key, keys};
+pub use layout::{Layout, MergedSpan};
 pub use member::{Interval, MemberRow, MembershipBody, Role};
 pub use own::OwnRow;
 pub use rebuild::{Rebuild, WindowPart};
@@ -156,6 +158,11 @@ impl ShardState {
     /// The version of the bucket table and the table, as `Init` gave it.
     pub fn table(&self) -> (u64, &[(Bucket, Bucket, ShardId)]) {
         (self.own.table_epoch, &self.own.table)
+    }
+
+    /// The merges that the log has asked for.
+    pub fn layout(&self) -> &Layout {
+        &self.own.layout
     }
 
     /// Whether this shard owns the conversation's bucket.

@@ -1,8 +1,11 @@
-//! The shard's own row: which buckets are its, what time its log says it is, and the numbers it gives out.
+//! The shard's own row: which buckets are its, what time its log says it is, the numbers it gives out, and which seals are to be one
+//! segment.
 //!
 //! What always holds: the time never falls, and no `ServerMsgId` or `UserId` is given out twice.
 
 use logstore::id::{BodyHash, Bucket, HistoryId, SeqId, ServerMsgId, ShardId, TimeMs, UserId};
+
+use super::Layout;
 
 /// What a shard knows of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +30,8 @@ pub struct OwnRow {
     pub(crate) stored: u64,
     /// A chained digest of all records ever accepted, in order.
     pub(crate) accepted: u64,
+    /// The merges that the log has asked for.
+    pub layout: Layout,
     /// One bit a bucket.
     owned: Vec<u64>,
 }
@@ -53,6 +58,7 @@ impl OwnRow {
             last_user: (0, 0),
             stored: 0,
             accepted: 0,
+            layout: Layout::default(),
             owned: vec![0; 65536 / 64],
         }
     }

@@ -8,6 +8,7 @@ mod direct;
 mod effects;
 mod groups;
 mod log;
+mod merges;
 mod prefetch;
 mod properties;
 mod rebuild;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use logstore::RecordHead;
-use logstore::id::{ConversationId, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId};
+use logstore::id::{ConversationId, LogIndex, Ordinal, SegmentOrdinal, SeqId, ShardId, TimeMs, UserId};
+use logstore::segment::Level;
 use proptest::prelude::*;
 use sequencer::state::{FrozenGeneration, Key, OutboxRow, Rebuild, ShardState, WindowPart};
 use sequencer::{Applied, Command, CursorMove, Effect, Error};
@@ -126,6 +127,8 @@ enum Step {
     Acknowledge(u64),
     Pause(u64),
     Seal,
+    /// First seal, how many follow it, level.
+    Merge(u64, u64, u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -142,6 +145,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..5u64).prop_map(Step::Acknowledge),
         1 => (0..150_000u64).prop_map(Step::Pause),
         2 => Just(Step::Seal),
+        1 => (1..6u64, 0..3u64, 0..3u8).prop_map(|(first, more, level)| Step::Merge(first, more, level)),
     ]
 }
 
@@ -193,6 +197,9 @@ fn command(log: &Log, step: &Step) -> Command {
         }
         Step::Pause(_) => Command::Probe,
         Step::Seal => Command::Seal,
+        Step::Merge(first, more, level) => {
+            Command::Merge { first: SegmentOrdinal(*first), last: SegmentOrdinal(first + more), level: Level(*level) }
+        }
     }
 }
 

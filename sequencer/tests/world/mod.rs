@@ -46,6 +46,7 @@ pub fn options() -> SequencerOptions {
         seal_age: Duration::from_secs(600),
         unsealed_bytes_max: 256 << 20,
         seal_bytes_per_second: 1 << 30,
+        merge_inputs: 16,
         block_cache_bytes: 8 << 20,
     }
 }

@@ -327,8 +327,8 @@ impl ProposerTask {
 
 /// What shards ask of each other, and what frees room, is never refused for want of room.
 fn is_of_client(command: &Command) -> bool {
-    use Command::{AckEffects, Effects, Init, Probe, Seal};
-    !matches!(command, AckEffects { .. } | Effects { .. } | Init { .. } | Probe | Seal)
+    use Command::{AckEffects, Effects, Init, Merge, Probe, Seal};
+    !matches!(command, AckEffects { .. } | Effects { .. } | Init { .. } | Merge { .. } | Probe | Seal)
 }
 
 /// Commands without a pipeline are held together.
