@@ -91,6 +91,11 @@ impl Segment {
         &self.path
     }
 
+    /// Its parts between header and footer: which, from which byte on, how many bytes.
+    pub fn sections(&self) -> impl Iterator<Item = (Section, u64, u64)> + '_ {
+        self.footer.sections.iter().map(|placed| (placed.section, placed.offset, placed.len))
+    }
+
     /// Removes the file when the last user is gone.
     pub fn remove_when_unused(&self) {
         self.is_doomed.store(true, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use logstore::id::{
 };
 use logstore::io::faulty::FaultyDisk;
 use logstore::segment::{
-    BuildOptions, DeltaRow, Item, PageEnd, PageRequest, SealedBody, SealedRecord, Segment, TrimmedRange,
+    BuildOptions, DeltaRow, Item, PageEnd, PageRequest, SealedBody, SealedRecord, Section, Segment, TrimmedRange,
 };
 use proptest::prelude::*;
 
@@ -287,4 +287,33 @@ fn a_segment_is_paced_by_the_bytes_it_writes() {
     let info = logstore::segment::build(new, content.into_iter().map(Ok), []).unwrap();
     assert_eq!(paced, info.file_bytes);
     assert!(largest <= 256 << 10, "{largest}");
+}
+
+#[test]
+fn what_finds_a_conversation_costs_less_than_48_bytes() {
+    let disk = FaultyDisk::new().handle();
+    let mut chance = Chance(8);
+    // Users as a shard makes them: 41 bits of milliseconds, 12 of shard, 9 of counter.
+    let user = |chance: &mut Chance| {
+        UserId((EPOCH - ServerMsgId::EPOCH_MS + chance.below(1 << 34)) << 21 | chance.below(1 << 21))
+    };
+    let records = (0..20_000).map(|index| {
+        let conversation = ConversationId::direct(user(&mut chance), user(&mut chance));
+        Item::Record(record(&mut chance, conversation, 100_000, 1 + index, b"text"))
+    });
+    let items = sorted(records.collect());
+    let far = |_| Ok(Some(SegmentOrdinal(1)));
+    let making = Making { previous: &far, heads: Some(Box::new(std::iter::empty())), ..Making::default() };
+    let info = try_build(&disk, seal(40_000, 0, 30_000), &items, &[], making).unwrap();
+    let segment = open(&disk, &info);
+    let bytes_of = |wanted: &[Section]| {
+        let sections = segment.sections().filter(|(section, _, _)| wanted.contains(section));
+        sections.map(|(_, _, bytes)| bytes as f64).sum::<f64>() / 20_000.0
+    };
+    let directory = bytes_of(&[Section::Directory, Section::DirectoryRestarts]);
+    let heads = bytes_of(&[Section::Heads, Section::HeadsRestarts]);
+    assert!(directory < 48.0 && heads < 48.0, "{directory:.1} B a directory row, {heads:.1} B a head");
+    let (_, first, _) = segment.sections().next().unwrap();
+    let filled: u64 = segment.sections().map(|(_, _, bytes)| bytes).sum();
+    assert_eq!((first, first + filled + 1024), (64, info.file_bytes), "nothing lies between them");
 }
