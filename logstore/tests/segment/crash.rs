@@ -11,9 +11,9 @@ use logstore::segment::{BlockCache, BuildOptions};
 use crate::shard::*;
 use crate::support::*;
 
-/// Spills and syncs as often as it can, so that there are many steps.
+/// Spills as often as it can, so that there are many steps.
 fn options() -> BuildOptions {
-    BuildOptions { block_bytes: 512, spool_bytes: 0, sync_bytes: 2000, ..BuildOptions::default() }
+    BuildOptions { block_bytes: 512, spool_bytes: 0, ..BuildOptions::default() }
 }
 
 /// Three seals before; then a seal and a merge, until the power goes. States how many of the two were acknowledged.

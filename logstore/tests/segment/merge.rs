@@ -101,6 +101,37 @@ fn merges_of_merges_hold_what_all_held_and_heads_are_carried_on() {
 }
 
 #[test]
+fn heads_name_conversations_of_seals_that_were_passed_over() {
+    let mut shard = Shard::new(&FaultyDisk::new().handle(), 8);
+    let merge_passing_two = |shard: &mut Shard| {
+        let plan = shard.plan(&policy()).unwrap();
+        let inputs = shard.set.segments().iter().rev().take(3).rev().map(|segment| segment.info().id()).collect();
+        shard.merge(&MergePlan { inputs, drops_tombstones: false, ..plan });
+    };
+    (0..5).for_each(|_| shard.seal(40, 60, 20, 5));
+    merge_passing_two(&mut shard);
+    assert_heads_name_all(&shard, 3);
+    (0..5).for_each(|_| shard.seal(40, 90, 20, 5));
+    merge_passing_two(&mut shard);
+    assert_heads_name_all(&shard, 6);
+    shard.check();
+}
+
+/// The last of so many segments has a heads table of all conversations up to it.
+fn assert_heads_name_all(shard: &Shard, segments: usize) {
+    let upto = shard.set.segments();
+    assert_eq!(upto.len(), segments);
+    let last = &upto[segments - 1];
+    let named = upto.iter().flat_map(|segment| segment.directory().map(|row| row.unwrap().conversation));
+    let named: std::collections::BTreeSet<_> = named.collect();
+    assert_eq!(last.heads().count(), named.len());
+    for conversation in named {
+        let newest = upto.iter().rev().find_map(|segment| segment.find(conversation).unwrap()).unwrap();
+        assert_eq!(last.head(conversation).unwrap().unwrap().seq, newest.last);
+    }
+}
+
+#[test]
 fn tombstones_stay_until_nothing_older_is_left() {
     let disk = FaultyDisk::new().handle();
     let mut shard = Shard::new(&disk, 3);
