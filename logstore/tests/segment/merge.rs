@@ -264,7 +264,7 @@ fn small_segments_are_merged_beyond_the_last_level_and_large_ones_are_not() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn whatever_is_sealed_and_merged_the_shard_answers_as_the_model(

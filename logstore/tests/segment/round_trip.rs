@@ -191,7 +191,7 @@ fn check_ids(segment: &Segment, items: &[Item]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(cases(48))]
 
     #[test]
     fn what_was_sealed_is_read_back(

@@ -18,6 +18,15 @@ pub const SHARD: ShardId = ShardId(5);
 /// 2026-01-01, in milliseconds.
 pub const EPOCH: u64 = 1_767_225_600_000;
 
+/// So many cases, unless the environment asks for another number, as the nightly run does.
+pub fn cases(usual: u32) -> proptest::prelude::ProptestConfig {
+    let mut config = proptest::prelude::ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = usual;
+    }
+    config
+}
+
 /// Small numbers from a seed (SplitMix64).
 #[derive(Clone)]
 pub struct Chance(pub u64);
