@@ -2,6 +2,8 @@
 
 use logstore::id::{Bucket, ConversationId, LogIndex, SeqId, ShardId};
 
+use crate::Capacity;
+
 /// Every way the sequencer can fail.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,6 +18,14 @@ pub enum Error {
         shard: ShardId,
         /// What openraft said.
         what: String,
+    },
+    /// The shard takes nothing for now; its log was not touched.
+    #[error("shard {shard} takes nothing for now: {why:?}")]
+    Refused {
+        /// The shard.
+        shard: ShardId,
+        /// Why not.
+        why: Capacity,
     },
     /// The shard is not hosted here.
     #[error("shard {0} is not on this node")]

@@ -46,6 +46,9 @@ impl From<Capacity> for Fault {
 
 impl From<sequencer::Error> for Fault {
     fn from(error: sequencer::Error) -> Fault {
+        if let sequencer::Error::Refused { why, .. } = error {
+            return why.into();
+        }
         tracing::error!(%error, "a request failed");
         match error {
             sequencer::Error::Timeout { .. } => Fault::later(Code::Timeout, error.to_string(), RETRY_AFTER),
@@ -73,6 +76,12 @@ mod tests {
         let busy = Fault::from(Capacity::QueueFull);
         assert_eq!((busy.code, busy.retry_after), (Code::Busy, Capacity::QueueFull.retry_after()));
         assert_eq!(Fault::from(Capacity::NotLeading).code, Code::Draining);
+    }
+
+    #[test]
+    fn a_shard_that_takes_nothing_for_now_says_why() {
+        let error = sequencer::Error::Refused { shard: logstore::id::ShardId(1), why: Capacity::NoSpace };
+        assert_eq!(Fault::from(error), Fault::from(Capacity::NoSpace));
     }
 
     #[test]

@@ -92,6 +92,6 @@ pub(super) async fn probe(gateway: &Gateway) -> Answer {
 }
 
 async fn probe_one(shard: &Shard) -> Result<u64, Fault> {
-    let took = shard.probe().await.map_err(|error| Fault::new(Code::Internal, error.to_string()))?;
+    let took = shard.probe().await?;
     Ok(took.as_micros() as u64)
 }

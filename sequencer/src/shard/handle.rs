@@ -128,7 +128,7 @@ impl Shard {
         let began = Instant::now();
         match runtime::within(PROBE_LIMIT, self.execute(Command::Probe)).await {
             Some(Ok(_)) => Ok(began.elapsed()),
-            Some(Err(why)) => Err(Error::Raft { shard: self.id(), what: format!("the probe was refused: {why:?}") }),
+            Some(Err(why)) => Err(Error::Refused { shard: self.id(), why }),
             None => {
                 Err(Error::Timeout { shard: self.id(), what: "commit a probe", ms: PROBE_LIMIT.as_millis() as u64 })
             }
