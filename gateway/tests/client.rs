@@ -251,6 +251,35 @@ async fn a_refusal_of_the_moment_begins_a_new_epoch_and_a_lasting_one_is_the_sen
 }
 
 #[tokio::test]
+async fn a_server_that_takes_nothing_is_told_of_and_given_up_by_the_name_of_its_reason() {
+    let give_up_after = Some(Duration::from_millis(1500));
+    let (mut session, mut peer, _listener) =
+        session(SessionOptions { attach: false, give_up_after, ..options() }, 0).await;
+    let tickets = give(&session, &["a", "b"]).await;
+    let server = tokio::spawn(async move {
+        loop {
+            let (id, _, texts) = peer.send().await;
+            assert_eq!(texts, ["a", "b"], "it goes again, whole and in order");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            peer.ack(id, &[(0, 403), (0, 401)]).await;
+        }
+    });
+    let mut told = Vec::new();
+    let end = loop {
+        match timeout(PATIENCE, session.next()).await.unwrap() {
+            Ok(Event::Stalled(refusal)) => told.push(refusal.code()),
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((told, end.code()), (vec![Some(fanout::Code::NoSpace)], Some(fanout::Code::NoSpace)));
+    for ticket in tickets {
+        assert!(timeout(PATIENCE, ticket.settled()).await.unwrap().is_err());
+    }
+    server.abort();
+}
+
+#[tokio::test]
 async fn a_hole_is_read_before_what_follows_and_the_next_hello_says_how_far_it_was_told() {
     let (mut session, mut peer, listener) = session(options(), 0).await;
     peer.deliver(&[1], 1).await;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use logstore::id::{ConversationId, SeqId};
 use serde::{Deserialize, Serialize};
 
-use super::{Conversation, Error, Receipt, Record, Step, User};
+use super::{Conversation, Error, Receipt, Record, Refusal, Step, User};
 use crate::wire::proto;
 
 /// Something that happened to a session.
@@ -44,6 +44,8 @@ pub enum Event {
         /// When.
         retry_in: Duration,
     },
+    /// For some time the server has taken nothing of what was sent; it goes again by itself.
+    Stalled(Refusal),
     /// The server is about to stop.
     Draining {
         /// For people.

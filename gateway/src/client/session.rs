@@ -17,6 +17,7 @@ use super::{Backlog, Connection, Error, Event, MessageClock, Options, Outgoing, 
 use driver::{Driver, Ends};
 
 mod driver;
+mod stall;
 
 /// Groups of events not taken; one more stops reading.
 const EVENT_GROUPS_MAX: usize = 64;
@@ -49,7 +50,8 @@ pub struct SessionOptions {
     pub backlog: Backlog,
     /// Where receiving begins.
     pub progress: Progress,
-    /// Longest time without a connection before the session ends; `None`: it never does.
+    /// Longest time without a connection, or in which the server takes nothing of what is sent, before the session ends;
+    /// `None`: it never does.
     pub give_up_after: Option<Duration>,
     /// First wait before a new connection.
     pub backoff_base: Duration,

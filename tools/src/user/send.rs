@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use bytes::Bytes;
 use clap::Args as ClapArgs;
+use futures::FutureExt;
 use gateway::client::{Event, MessageClock, Outgoing, SendOutcome, Session, SessionOptions, SessionSender, Ticket};
 use logstore::RecordKind;
 use logstore::id::{ClientMsgId, ConversationId};
@@ -47,7 +48,7 @@ pub struct Args {
     /// Send under this client_msg_id (a UUIDv7), to repeat an attempt whose outcome is unknown
     #[arg(long, value_name = "UUID", requires = "text")]
     id: Option<Uuid>,
-    /// How long to try again when the connection is lost
+    /// How long to try again when the connection is lost, or the server takes nothing
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     retry_for: Duration,
 }
@@ -191,8 +192,16 @@ async fn print_acks(
     printer: &mut Printer,
 ) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
-    while let Some((id, ticket)) = unprinted.recv().await {
-        let Ok(outcome) = ticket.settled().await else {
+    while let Some((id, mut ticket)) = unprinted.recv().await {
+        let settled = match ticket.settle().now_or_never() {
+            Some(settled) => settled,
+            None => {
+                // What is known is shown before the next is waited for.
+                printer.flush()?;
+                ticket.settled().await
+            }
+        };
+        let Ok(outcome) = settled else {
             // The session is over; why is told by its events.
             return std::future::pending().await;
         };
@@ -242,6 +251,7 @@ pub fn say(event: &Event) {
         Event::Offline { error, retry_in } => {
             eprintln!("skein: {error}; trying again in {} ms", retry_in.as_millis());
         }
+        Event::Stalled(refusal) => eprintln!("skein: nothing is taken for now: {refusal}; trying again"),
         Event::Draining { reason } => eprintln!("skein: the server is about to stop: {reason}"),
         Event::Reset { .. } => eprintln!("skein: the server went back to an earlier state"),
         _ => {}
@@ -255,7 +265,7 @@ async fn read_lines(input: &mut (impl AsyncBufRead + Unpin)) -> Result<Vec<Vec<u
         let Some(line) = read_line(input).await? else { break };
         lines.push(line);
         // What is buffered can be looked at without waiting only through a poll that is ready.
-        let more = futures::FutureExt::now_or_never(input.fill_buf());
+        let more = input.fill_buf().now_or_never();
         if !matches!(more, Some(Ok(buffer)) if buffer.contains(&b'\n')) {
             break;
         }

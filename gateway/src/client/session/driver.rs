@@ -11,6 +11,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::stall::Stall;
 use super::{Now, Owner, SessionOptions, TokenSource};
 use crate::client::inbox::{Fill, Inbox};
 use crate::client::outbox::{BatchLimits, Outbox};
@@ -41,6 +42,7 @@ pub(super) struct Driver {
     out: Vec<Event>,
     started: Instant,
     senders_gone: bool,
+    stall: Stall,
 }
 
 /// A connection that has been greeted.
@@ -96,6 +98,7 @@ impl Driver {
             out: Vec::new(),
             started: Instant::now(),
             senders_gone: false,
+            stall: Stall::default(),
         };
         let standing = driver.connect().await?;
         Ok((driver, standing))
@@ -108,6 +111,7 @@ impl Driver {
             let broken = self.follow(standing).await;
             self.ends.now.send_replace(None);
             self.outbox.disconnected();
+            self.stall.forget();
             let (error, wait) = match broken {
                 Break::Over(error) => return error,
                 Break::Lost(error, wait) => (error, wait),
@@ -182,6 +186,9 @@ impl Driver {
             }
             if self.senders_gone && self.outbox.is_empty() {
                 return Break::Over(Error::Closed { reason: "this side ended the session".into() });
+            }
+            if let Some(refusal) = self.stall.too_long(self.options.give_up_after, Instant::now()) {
+                return Break::Over(Error::Refused(refusal));
             }
             let action = self.next_action(&mut standing, &mut under_way).await;
             if let Err(error) = self.apply(action, &standing, &mut come_back_after) {
@@ -259,6 +266,8 @@ impl Driver {
             Ok(outcomes) => outcomes,
             Err(Error::Refused(refusal)) if refusal.is_of_the_moment() => {
                 self.outbox.postponed(batch, refusal.retry_after, now_ms);
+                self.stall.postponed(&refusal, Instant::now());
+                self.tell_of_stall();
                 return Ok(());
             }
             // The request itself is wrong: so is each of its messages.
@@ -266,6 +275,8 @@ impl Driver {
             Err(Error::TooLarge { bytes, limit }) => vec![Err(too_long(bytes, limit)); 1],
             Err(error) => return Err(error),
         };
+        self.stall.answered(&outcomes, Instant::now());
+        self.tell_of_stall();
         for settled in self.outbox.answered(batch, outcomes, now_ms) {
             if let (true, Ok(stored)) = (self.options.attach, &settled.outcome) {
                 let record = Record::of_own(&settled.message, *stored, welcome.user.id);
@@ -275,6 +286,10 @@ impl Driver {
             let _ = settled.owner.send(settled.outcome);
         }
         Ok(())
+    }
+
+    fn tell_of_stall(&mut self) {
+        self.out.extend(self.stall.news(Instant::now()).map(Event::Stalled));
     }
 
     fn take_page(&mut self, fill: Fill, answer: Result<HistoryPage, Error>) -> Result<(), Error> {
@@ -346,7 +361,7 @@ fn may_pass(error: &Error) -> bool {
     match error {
         Error::Refused(refusal) => is_answered_later(refusal),
         Error::Unreachable { .. } | Error::Closed { .. } | Error::Timeout { .. } => true,
-        Error::Protocol(_) | Error::TooLarge { .. } => false,
+        Error::Protocol(_) | Error::TooLarge { .. } | Error::Tls { .. } | Error::SpeaksTls => false,
     }
 }
 
