@@ -30,7 +30,7 @@ mod seed;
 mod space;
 
 pub use error::StartError;
-pub use keys::create_keys;
+pub use keys::{check_files, create_keys};
 pub use seed::{DEMO_ACCOUNTS, DEMO_GROUP};
 
 use port::Port;

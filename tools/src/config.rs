@@ -14,6 +14,10 @@ pub const COMMENTED: &str = include_str!("../skein.toml");
 
 /// Arguments.
 #[derive(ClapArgs)]
+#[command(
+    after_help = "Examples:\n  skein config print > skein.toml\n  skein config init-keys --data-dir /var/lib/skein\n  \
+                  skein config check --config skein.toml"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -32,7 +36,7 @@ enum Command {
     )]
     Print(PrintArgs),
     /// Make the keys a node needs without --dev; keys that exist stay
-    #[command(after_help = "Example:\n  skein config init-keys --data-dir /var/lib/skein")]
+    #[command(after_help = "Examples:\n  skein config init-keys --data-dir /var/lib/skein")]
     InitKeys(KeyArgs),
 }
 
@@ -110,6 +114,10 @@ pub fn run(args: Args, globals: &Globals) -> Outcome {
 
 fn check(sources: &SourceArgs, globals: &Globals) -> Outcome {
     let config = sources.load()?;
+    let missing = gateway::node::check_files(&config)?;
+    for path in &missing {
+        eprintln!("skein: there is no {} yet; make keys with: skein config init-keys --data-dir DIR", path.display());
+    }
     let keys = keys_of(&config).len();
     match globals.output {
         Format::Json => println!("{}", serde_json::json!({ "ok": true, "keys": keys })),

@@ -56,8 +56,7 @@ pub fn run(args: Args, globals: &Globals) -> Outcome {
         chat.users.len()
     );
     let admin = AdminArgs { data_dir: Some(node.data_dir.clone()), admin_key: None };
-    let here = Globals { server: Some(node.listen.to_string()), ..globals.clone() };
-    let figures = replay::replay(chat, &admin, &here, None, None)?;
+    let figures = replay::replay(chat, &admin, &globals.with_local(node.listen), None, None)?;
     replay::print(&figures, globals.output)?;
     replay::verdict(&figures)?;
     if args.exit {

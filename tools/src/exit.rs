@@ -13,6 +13,8 @@
 
 use std::process::ExitCode;
 
+use gateway::client::{Error, TlsProblem};
+
 /// What ended a command, when it was not success.
 #[derive(Debug)]
 pub enum Failure {
@@ -33,7 +35,6 @@ pub enum Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     /// What the client library says has an exit code of its own, whatever context was put around it.
     fn from(error: E) -> Failure {
-        use gateway::client::Error;
         let error = error.into();
         match error.downcast_ref::<Error>() {
             Some(Error::Refused(refusal)) => {
@@ -41,6 +42,11 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
                 Failure::Refused(if remedy.is_empty() { error } else { anyhow::anyhow!("{error:#}; {remedy}") })
             }
             Some(Error::Unreachable { .. }) => Failure::Unreachable(anyhow::anyhow!("{error:#}; {NO_SERVER}")),
+            Some(Error::Tls { why, .. }) => {
+                let remedy = remedy_without_tls(why);
+                Failure::Unreachable(anyhow::anyhow!("{error:#}; {remedy}"))
+            }
+            Some(Error::SpeaksTls) => Failure::Unreachable(anyhow::anyhow!("{error:#}; {SPEAK_TLS}")),
             Some(Error::Closed { .. } | Error::Timeout { .. }) => Failure::Unreachable(error),
             _ => Failure::Failed(error),
         }
@@ -49,10 +55,25 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 const NO_SERVER: &str = "start a node with `skein server --dev`, or name a running one with --server ADDR";
 
+const SPEAK_TLS: &str =
+    "say whom to trust: --ca FILE (its certificate, or who signed it), or --tls (what this machine trusts)";
+
+/// What to do about a server with which there is no TLS.
+fn remedy_without_tls(why: &TlsProblem) -> &'static str {
+    match why {
+        TlsProblem::NotSpoken => "leave --tls and --ca away, or name its TLS port with --server ADDR",
+        TlsProblem::NotTrusted(_) => {
+            "name the certificate to trust with --ca FILE, and the server as the certificate does"
+        }
+        TlsProblem::Failed(_) => "check the server's certificate, and that both sides speak TLS 1.3",
+    }
+}
+
 /// What to type after a refusal.
 fn remedy_of(refusal: &gateway::client::Refusal) -> &'static str {
     match refusal.code() {
         Some(fanout::Code::Unauthenticated | fanout::Code::SessionOver) => "sign in with `skein login NAME`",
+        Some(fanout::Code::NoSpace) => "free space on the server's disk; it recovers by itself",
         Some(fanout::Code::NameTaken) => "choose another name, or sign in with `skein login NAME`",
         _ => "",
     }

@@ -4,7 +4,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-use clap::{Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod admin;
 mod bench;
@@ -20,9 +21,25 @@ mod user;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const HELP: &str = "\
+Examples:
+  skein demo                                      the whole job in one command
+  skein server --dev                              a node to try things on
+  echo alice-demo | skein login alice --password-stdin
+  skein send --to bob 'hello'
+  skein history --with bob -o json
+  skein health --data-dir ./skein-data
+
+JSON and tables go to stdout, words to stderr. Who asks is --profile, else SKEIN_TOKEN (a token), else SKEIN_PROFILE,
+else the profile that signed in last.
+
+Exit codes: 0 done, 1 failed (this machine, this configuration, this data), 2 the command line is not understood,
+3 refused by the server, 4 the server cannot be reached, 5 a verification found a difference, 70 a node stopped itself
+because a write or sync failed, 130 a second signal ended a draining node.";
+
 /// Skein: an instant-messaging server whose database is a replicated log.
 #[derive(Parser)]
-#[command(name = "skein", version, propagate_version = true)]
+#[command(name = "skein", version, propagate_version = true, after_help = HELP)]
 struct Cli {
     #[command(flatten)]
     globals: output::Globals,
@@ -57,8 +74,16 @@ fn main() -> std::process::ExitCode {
     // Before anything that could speak TLS: ring is the one provider this program is built with.
     let _ = rustls::crypto::ring::default_provider().install_default();
     raise_file_limit();
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let globals = cli.globals;
+    if matches!(cli.command, Command::Server(_) | Command::Config(_) | Command::Demo(_)) && types_tls(&matches) {
+        return exit::report(Err(exit::Failure::Usage(
+            "--tls and --ca are for commands that connect to a node; a node has its certificate from its configuration: \
+             --set tls.cert=FILE --set tls.key=FILE"
+                .into(),
+        )));
+    }
     exit::report(match cli.command {
         Command::Server(args) => server::run(args),
         Command::Config(args) => config::run(args, &globals),
@@ -70,6 +95,13 @@ fn main() -> std::process::ExitCode {
         Command::Shard(args) => admin::run_shard(args, &globals),
         Command::User(command) => user::run(command, &globals),
     })
+}
+
+/// Whether a client's TLS was asked for on the command line. (Variables may be there for other commands.)
+fn types_tls(matches: &clap::ArgMatches) -> bool {
+    let typed = |matches: &clap::ArgMatches, id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let levels = std::iter::successors(Some(matches), |matches| matches.subcommand().map(|(_, sub)| sub));
+    levels.into_iter().any(|matches| typed(matches, "tls") || typed(matches, "ca"))
 }
 
 /// As many open files as the system grants: a connection is one, and the usual soft limit is 1,024.

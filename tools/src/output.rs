@@ -44,6 +44,13 @@ pub struct Globals {
     pub ca: Option<PathBuf>,
 }
 
+impl Globals {
+    /// The same for a server that this process has started itself, without TLS.
+    pub fn with_local(&self, server: std::net::SocketAddr) -> Globals {
+        Globals { server: Some(server.to_string()), tls: false, ca: None, ..self.clone() }
+    }
+}
+
 /// Something that is printed as a row of a table, a JSON object or a plain line.
 pub trait Row: Serialize {
     /// The table's head.

@@ -115,21 +115,25 @@ fn start_message(node: &Node, config: &Config) -> String {
         "  durability  every acknowledged message is fsynced".into(),
     ];
     if config.dev {
+        let tls = if config.has_tls() { "loopback only" } else { "loopback only, no TLS" };
         let names = DEMO_ACCOUNTS.map(|(name, _)| name).join(", ");
         let passwords = DEMO_ACCOUNTS.map(|(_, password)| password).join(", ");
         lines.push(format!("  relaxed     keys made in {}", data.join("keys").display()));
         lines.push(format!("              demo accounts {names}; passwords {passwords}; group {DEMO_GROUP:?}"));
-        lines.push("              loopback only, no TLS".into());
+        lines.push(format!("              {tls}"));
     }
     lines.extend(next_commands(node, config).into_iter().map(|line| format!("  {line}")));
     lines.join("\n")
 }
 
 fn next_commands(node: &Node, config: &Config) -> Vec<String> {
-    let server = match node.client_addr().to_string().as_str() {
+    let mut server = match node.client_addr().to_string().as_str() {
         "127.0.0.1:7400" => String::new(),
         other => format!(" --server {other}"),
     };
+    if config.has_tls() {
+        server.push_str(&format!(" --ca {}", config.tls.cert.display()));
+    }
     if !config.dev {
         return vec![format!("next        skein health{server} --admin-key {}", node.admin_key_file().display())];
     }

@@ -2,137 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod house;
+
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use house::{Answer, House};
 use serde_json::Value;
 
 /// Longer than anything here takes on a busy machine; reached only when something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A home directory with a node beside it.
-struct House {
-    dir: tempfile::TempDir,
-    node: Option<Child>,
-    listen: String,
-}
-
-impl House {
-    fn new() -> House {
-        let mut house = House { dir: tempfile::tempdir().unwrap(), node: None, listen: "127.0.0.1:0".into() };
-        house.start();
-        house
-    }
-
-    /// Starts the node; after the first time where it was.
-    fn start(&mut self) {
-        let data = self.data();
-        let mut command = self.skein(&["server", "--dev", "--http", "127.0.0.1:0", "--set", "journal.file_bytes=4MiB"]);
-        command.arg("--data-dir").arg(&data).args(["--listen", &self.listen]);
-        command.env_remove("SKEIN_SERVER");
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        loop {
-            let line = lines.next().expect("the node ended while starting").unwrap();
-            if let Some(clients) = line.trim().strip_prefix("clients ") {
-                self.listen = clients.split_whitespace().next().unwrap().to_owned();
-            }
-            if line.contains(" send --to ") {
-                break;
-            }
-        }
-        std::thread::spawn(move || lines.for_each(drop));
-        self.node = Some(child);
-    }
-
-    /// kill -9.
-    fn kill(&mut self) {
-        if let Some(mut node) = self.node.take() {
-            node.kill().unwrap();
-            node.wait().unwrap();
-        }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.dir.path().join("data")
-    }
-
-    fn skein(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SKEIN_")) {
-            command.env_remove(name);
-        }
-        command.args(args).stdin(Stdio::null());
-        command.env("XDG_CONFIG_HOME", self.dir.path().join("config")).env("SKEIN_SERVER", &self.listen);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Answer {
-        Answer(self.skein(args).output().unwrap())
-    }
-
-    fn run_with_input(&self, args: &[&str], input: &[u8]) -> Answer {
-        let mut command = self.skein(args);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input).unwrap();
-        Answer(child.wait_with_output().unwrap())
-    }
-
-    fn sign_in(&self, name: &str) {
-        let password = format!("{name}-demo\n");
-        self.run_with_input(&["login", name, "--password-stdin"], password.as_bytes()).done();
-    }
-
-    fn mint(&self, name: &str) -> String {
-        let data = self.data();
-        self.run(&["token", "mint", name, "--data-dir", data.to_str().unwrap()]).done().words()
-    }
-}
-
-impl Drop for House {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-struct Answer(Output);
-
-impl Answer {
-    fn done(self) -> Answer {
-        self.ended_with(0)
-    }
-
-    fn ended_with(self, code: i32) -> Answer {
-        assert_eq!(self.0.status.code(), Some(code), "{self}");
-        self
-    }
-
-    fn words(&self) -> String {
-        String::from_utf8(self.0.stdout.clone()).unwrap().trim_end().to_owned()
-    }
-
-    fn complaint(&self) -> String {
-        String::from_utf8(self.0.stderr.clone()).unwrap()
-    }
-
-    /// Every line of stdout as JSON.
-    fn json(&self) -> Vec<Value> {
-        self.words().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-    }
-
-    fn texts(&self) -> Vec<String> {
-        let text = |value: &Value| value["text"].as_str().map(str::to_owned);
-        self.json().iter().filter_map(text).collect()
-    }
-}
-
-impl std::fmt::Display for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}\n{}", self.0.status, self.words(), self.complaint())
-    }
-}
 
 fn seqs(records: &[Value]) -> Vec<u64> {
     records.iter().map(|record| record["seq_id"].as_u64().unwrap()).collect()
@@ -401,8 +282,10 @@ fn every_command_shows_examples() {
         let output = command.args(args).arg("--help").env("XDG_CONFIG_HOME", dir.path()).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    let commands = "register,login,logout,whoami,profiles,send,tail,history,conversations,group,chat,health,\
-        group create,group add,group remove,group leave,group members,user import,token mint,shard list,shard seal";
+    let commands = "server,demo,replay,bench,bench send,config,config check,config print,config init-keys,\
+        register,login,logout,whoami,profiles,send,tail,history,conversations,group,chat,health,\
+        group create,group add,group remove,group leave,group members,user,user import,token,token mint,\
+        shard,shard list,shard seal";
     for command in commands.split(',') {
         let words = help(&command.split(' ').collect::<Vec<_>>());
         assert!(words.contains("Examples:\n  ") && words.contains(&format!("skein {command}")), "{command}: {words}");

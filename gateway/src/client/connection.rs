@@ -69,7 +69,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.close("this side closed it");
+        self.shared.close(closed("this side closed it"));
     }
 }
 
@@ -90,7 +90,7 @@ struct Shared {
 struct Calls {
     waiting: HashMap<u32, oneshot::Sender<Result<Bytes, Error>>>,
     last_id: u32,
-    closed: Option<String>,
+    closed: Option<Error>,
     /// What the server said before it closed.
     closing: Option<Refusal>,
 }
@@ -100,15 +100,15 @@ impl Connection {
     pub async fn connect(server: &str, options: Options) -> Result<(Connection, Pushes), Error> {
         let unreachable = |reason: String| Error::Unreachable { server: server.to_owned(), reason };
         let connecting = async {
-            let stream = TcpStream::connect(server).await.map_err(|error| error.to_string())?;
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            let stream = TcpStream::connect(server).await.map_err(|error| unreachable(error.to_string()))?;
+            stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
             match &options.tls {
                 None => Ok(Connection::over(stream, &options)),
                 Some(tls) => Ok(Connection::over(tls.handshake(stream, server).await?, &options)),
             }
         };
         match timeout(options.connect_timeout, connecting).await {
-            Ok(connected) => connected.map_err(unreachable),
+            Ok(connected) => connected,
             Err(_) => Err(unreachable(format!("no answer within {} s", options.connect_timeout.as_secs_f64()))),
         }
     }
@@ -160,7 +160,7 @@ impl Connection {
 
     /// Closes the connection; whoever waits on it is told.
     pub fn close(&self) {
-        self.handle.shared.close("this side closed it");
+        self.handle.shared.close(closed("this side closed it"));
     }
 
     /// Whether it has ended.
@@ -241,12 +241,12 @@ impl Shared {
     }
 
     /// Ends the connection; the first reason stays.
-    fn close(&self, reason: &str) {
+    fn close(&self, reason: Error) {
         {
             let mut calls = self.calls.lock();
             if calls.closed.is_none() {
-                let said = calls.closing.as_ref().map(|refusal| format!("the server closed it: {refusal}"));
-                calls.closed = Some(said.unwrap_or_else(|| reason.to_owned()));
+                let said = calls.closing.as_ref().map(|refusal| closed(format!("the server closed it: {refusal}")));
+                calls.closed = Some(said.unwrap_or(reason));
             }
             // Dropped senders tell their receivers, which then ask for the reason.
             calls.waiting.clear();
@@ -256,8 +256,7 @@ impl Shared {
     }
 
     fn closed_error(&self) -> Error {
-        let reason = self.calls.lock().closed.clone();
-        Error::Closed { reason: reason.unwrap_or_else(|| "this side closed it".into()) }
+        self.calls.lock().closed.clone().unwrap_or_else(|| closed("this side closed it"))
     }
 
     fn heartbeat(&self) -> Option<Duration> {
@@ -271,7 +270,7 @@ impl Shared {
 impl Calls {
     fn admit(&mut self, sender: oneshot::Sender<Result<Bytes, Error>>) -> Result<u32, Error> {
         if let Some(reason) = &self.closed {
-            return Err(Error::Closed { reason: reason.clone() });
+            return Err(reason.clone());
         }
         let id = self.next_id();
         self.waiting.insert(id, sender);
@@ -290,26 +289,27 @@ impl Calls {
 }
 
 /// Runs one direction; whichever ends first ends the connection.
-async fn run_until_closed(shared: Arc<Shared>, direction: impl Future<Output = String>) {
+async fn run_until_closed(shared: Arc<Shared>, direction: impl Future<Output = Error>) {
     tokio::select! {
-        reason = direction => shared.close(&reason),
+        reason = direction => shared.close(reason),
         () = shared.stop.cancelled() => {}
     }
 }
 
 /// Reads until the connection ends; returns why.
-async fn read_frames(shared: Arc<Shared>, mut stream: impl AsyncRead + Unpin, pushes: mpsc::Sender<Push>) -> String {
+async fn read_frames(shared: Arc<Shared>, mut stream: impl AsyncRead + Unpin, pushes: mpsc::Sender<Push>) -> Error {
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     loop {
         loop {
             match frame::decode(&mut buffer, frame::SERVER_FRAME_BYTES_MAX) {
                 Ok(Some(frame)) => {
                     if let Err(error) = take_frame(&shared, frame, &pushes).await {
-                        return error.to_string();
+                        return closed(error.to_string());
                     }
                 }
                 Ok(None) => break,
-                Err(error) => return error.to_string(),
+                Err(_) if is_tls(&buffer) => return Error::SpeaksTls,
+                Err(error) => return closed(error.to_string()),
             }
         }
         buffer.reserve(READ_BYTES);
@@ -319,15 +319,26 @@ async fn read_frames(shared: Arc<Shared>, mut stream: impl AsyncRead + Unpin, pu
             // Pings are answered: a silence of two heartbeats and an answer's time is a dead peer.
             Some(beat) => match timeout(beat * 2 + shared.request_timeout, reading).await {
                 Ok(read) => read,
-                Err(_) => return "the server fell silent".into(),
+                Err(_) => return closed("the server fell silent"),
             },
         };
         match read {
-            Ok(0) => return "the server closed it".into(),
+            Ok(0) => return closed("the server closed it"),
             Ok(_) => {}
-            Err(error) => return error.to_string(),
+            Err(error) => return closed(error.to_string()),
         }
     }
+}
+
+fn closed(reason: impl Into<String>) -> Error {
+    Error::Closed { reason: reason.into() }
+}
+
+/// Whether bytes that are no frame are the alert with which TLS turns away who does not speak it.
+fn is_tls(bytes: &[u8]) -> bool {
+    const ALERT: u8 = 21;
+    const MAJOR_VERSION: u8 = 3;
+    bytes.starts_with(&[ALERT, MAJOR_VERSION])
 }
 
 async fn take_frame(shared: &Shared, frame: Frame, pushes: &mpsc::Sender<Push>) -> Result<(), Error> {
@@ -364,7 +375,7 @@ async fn take_push(shared: &Shared, frame: Frame, pushes: &mpsc::Sender<Push>) -
 }
 
 /// Writes whatever has been queued, in one call for as much as there is; returns why it ended.
-async fn write_frames(shared: Arc<Shared>, mut stream: impl AsyncWrite + Unpin) -> String {
+async fn write_frames(shared: Arc<Shared>, mut stream: impl AsyncWrite + Unpin) -> Error {
     let mut writing = BytesMut::new();
     loop {
         std::mem::swap(&mut *shared.outbound.lock(), &mut writing);
@@ -377,7 +388,7 @@ async fn write_frames(shared: Arc<Shared>, mut stream: impl AsyncWrite + Unpin) 
             stream.flush().await
         };
         if let Err(error) = written.await {
-            return error.to_string();
+            return closed(error.to_string());
         }
         if writing.capacity() > KEPT_BUFFER_BYTES_MAX { writing = BytesMut::new() } else { writing.clear() }
     }

@@ -20,6 +20,17 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
+    /// There is no TLS with this server that both sides agree to.
+    #[error("no TLS with {server}: {why}")]
+    Tls {
+        /// Where to.
+        server: String,
+        /// Why not.
+        why: TlsProblem,
+    },
+    /// The server speaks TLS, and this side does not.
+    #[error("the server speaks TLS")]
+    SpeaksTls,
     /// The connection ended; whether the request was carried out is unknown.
     #[error("the connection ended: {reason}")]
     Closed {
@@ -58,6 +69,20 @@ impl Error {
     pub fn is_connection_lost(&self) -> bool {
         matches!(self, Error::Unreachable { .. } | Error::Closed { .. } | Error::Timeout { .. })
     }
+}
+
+/// Why there is no TLS with a server that can be reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TlsProblem {
+    /// It answers in something else.
+    #[error("it does not speak TLS")]
+    NotSpoken,
+    /// It shows a certificate that this side does not trust.
+    #[error("its certificate is not trusted: {0}")]
+    NotTrusted(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// A typed error of the server.

@@ -21,7 +21,7 @@ mod types;
 
 pub use backoff::Backoff;
 pub use connection::{Connection, Options, Reply};
-pub use error::{Error, Refusal};
+pub use error::{Error, Refusal, TlsProblem};
 pub use event::{Event, Progress};
 pub use id::MessageClock;
 pub use inbox::{Backlog, Fill, Inbox, StillBehind};

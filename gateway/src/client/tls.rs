@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::{Error, TlsProblem};
 
 /// Where Linux distributions keep the system's roots, most common first.
 const SYSTEM_ROOTS: [&str; 3] =
@@ -52,9 +54,36 @@ impl Tls {
         Tls::with_roots_in(file.ok_or("this machine has no list of trusted certificates; name one")?)
     }
 
-    pub(super) async fn handshake(&self, stream: TcpStream, server: &str) -> Result<TlsStream<TcpStream>, String> {
+    pub(super) async fn handshake(&self, stream: TcpStream, server: &str) -> Result<TlsStream<TcpStream>, Error> {
         let host = server.rsplit_once(':').map_or(server, |(host, _)| host).trim_matches(['[', ']']);
-        let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
-        TlsConnector::from(self.config.clone()).connect(name, stream).await.map_err(|error| error.to_string())
+        let problem = |why| Error::Tls { server: server.to_owned(), why };
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| problem(TlsProblem::Failed(format!("{host}: {error}"))))?;
+        TlsConnector::from(self.config.clone()).connect(name, stream).await.map_err(|error| {
+            match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                Some(error) => problem(problem_of(error)),
+                // The network failed, not TLS: another attempt may do better.
+                None => Error::Unreachable { server: server.to_owned(), reason: error.to_string() },
+            }
+        })
+    }
+}
+
+/// What a failed handshake means to somebody who only wants to connect.
+fn problem_of(error: &rustls::Error) -> TlsProblem {
+    match error {
+        rustls::Error::InvalidMessage(_) => TlsProblem::NotSpoken,
+        rustls::Error::InvalidCertificate(why) => TlsProblem::NotTrusted(words_of(why)),
+        other => TlsProblem::Failed(other.to_string()),
+    }
+}
+
+fn words_of(error: &CertificateError) -> String {
+    match error {
+        CertificateError::UnknownIssuer => "nobody who is trusted here has signed it".into(),
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+            "it is made for an authority (CA:TRUE), not for a server".into()
+        }
+        other => other.to_string(),
     }
 }

@@ -32,6 +32,27 @@ fn open_one(path: &Path, dev: bool) -> Result<KeyFile, StartError> {
     Ok(key)
 }
 
+/// Looks at the files a configuration names without making or changing any: certificate and keys. Keys that are not there
+/// yet are given back; everything else that would keep a node from starting is an error.
+pub fn check_files(config: &Config) -> Result<Vec<PathBuf>, StartError> {
+    if config.has_tls() {
+        crate::tls::server_config(&config.tls.cert, &config.tls.key)?;
+    }
+    if config.dev {
+        return Ok(Vec::new());
+    }
+    let mut missing = Vec::new();
+    let retired = Some(config.auth.retired_token_key_file.clone()).filter(|path| !path.as_os_str().is_empty());
+    for path in [config.token_key_file(), config.admin_key_file()].into_iter().chain(retired) {
+        match KeyFile::load(&path) {
+            Err(KeyError::Missing { .. }) => missing.push(path),
+            Err(other) => return Err(other.into()),
+            Ok(_) => drop(open_one(&path, false)?),
+        }
+    }
+    Ok(missing)
+}
+
 /// Makes the two keys of a node in a data directory; those that exist stay. Returns the files made.
 pub fn create_keys(data_dir: &Path) -> Result<Vec<PathBuf>, StartError> {
     let mut made = Vec::new();

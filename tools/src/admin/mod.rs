@@ -20,6 +20,7 @@ mod token;
 
 /// Arguments of `skein user`.
 #[derive(Args)]
+#[command(after_help = "Examples:\n  skein user import users.jsonl --data-dir ./skein-data")]
 pub struct UserArgs {
     #[command(subcommand)]
     command: UserCommand,
@@ -38,6 +39,7 @@ enum UserCommand {
 
 /// Arguments of `skein token`.
 #[derive(Args)]
+#[command(after_help = "Examples:\n  skein token mint alice --data-dir ./skein-data")]
 pub struct TokenArgs {
     #[command(subcommand)]
     command: TokenCommand,
@@ -54,6 +56,9 @@ enum TokenCommand {
 
 /// Arguments of `skein shard`.
 #[derive(Args)]
+#[command(
+    after_help = "Examples:\n  skein shard list --data-dir ./skein-data\n  skein shard seal --all --data-dir ./skein-data"
+)]
 pub struct ShardArgs {
     #[command(subcommand)]
     command: ShardCommand,

@@ -59,7 +59,6 @@ pub async fn prepare(
     globals: &Globals,
     names: &[String],
 ) -> Result<(String, Vec<Account>), Failure> {
-    refuse_tls(globals)?;
     let (connection, server) = connect(admin, globals).await?;
     let mut accounts = Vec::with_capacity(names.len());
     for some in names.chunks(NAMES_A_REQUEST) {
@@ -75,10 +74,14 @@ pub async fn prepare(
     Ok((server, accounts))
 }
 
-/// The loops that read frames where they lie have no room for a cipher between.
-fn refuse_tls(globals: &Globals) -> Result<(), Failure> {
+/// The loops that read frames where they lie have no room for a cipher between. To be asked before anything is done.
+pub fn refuse_tls(globals: &Globals) -> Result<(), Failure> {
     if globals.tls || globals.ca.is_some() {
-        return Err(Failure::Usage("replay and bench speak plain TCP: use a server without TLS, on loopback".into()));
+        return Err(Failure::Usage(
+            "replay and bench speak plain TCP only: leave --tls and --ca (SKEIN_TLS, SKEIN_CA) away, and name a server \
+             without TLS"
+                .into(),
+        ));
     }
     Ok(())
 }

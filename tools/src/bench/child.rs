@@ -31,7 +31,12 @@ impl ChildNode {
     /// Starts `skein server --dev` and waits until it is ready.
     pub fn start(data_dir: &Path, listen: SocketAddr, http: SocketAddr) -> anyhow::Result<ChildNode> {
         std::fs::create_dir_all(data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        // What is meant for another node, or for commands that ask one, does not configure this one.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(name)) {
+            command.env_remove(name);
+        }
+        let child = command
             .args(["server", "--dev", "--data-dir"])
             .arg(data_dir)
             .args(["--listen", &listen.to_string(), "--http", &http.to_string()])
@@ -94,6 +99,10 @@ impl Drop for ChildNode {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn is_ours(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"SKEIN_")
 }
 
 fn log_file(data_dir: &Path) -> anyhow::Result<std::fs::File> {

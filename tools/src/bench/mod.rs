@@ -24,6 +24,7 @@ mod zipf;
 
 /// Arguments.
 #[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  skein bench send --connections 16 --batch 64 --rate max --seconds 5")]
 pub struct Args {
     #[command(subcommand)]
     what: What,

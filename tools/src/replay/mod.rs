@@ -53,6 +53,7 @@ pub fn run(args: Args, globals: &Globals) -> Outcome {
     if args.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
         return Err(Failure::Usage("--rate must be above 0".into()));
     }
+    accounts::refuse_tls(globals)?;
     let chat = Chat::open(&args.file).with_context(|| args.file.display().to_string())?;
     let figures = replay(chat, &args.admin, globals, args.rate, args.map.as_deref())?;
     print(&figures, globals.output)?;

@@ -11,7 +11,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 
-use crate::bench::accounts::AdminArgs;
+use crate::bench::accounts::{AdminArgs, refuse_tls};
 use crate::bench::cpu::Cpu;
 use crate::bench::floors::{FloorFile, SyncFloor, loopback_round_trip_us};
 use crate::bench::local::LocalNode;
@@ -132,16 +132,17 @@ struct Target {
 
 impl Target {
     /// The one named, else one of our own in a temporary directory.
-    fn open(args: &Args, globals: &Globals) -> anyhow::Result<Target> {
+    fn open(args: &Args, globals: &Globals) -> Result<Target, Failure> {
         let (globals, admin) = (globals.clone(), args.admin.clone());
         if globals.server.is_some() || admin.is_given() {
+            refuse_tls(&globals)?;
             let pid = admin.data_dir.as_deref().and_then(owner_of);
             let dir = admin.data_dir.clone().unwrap_or_else(std::env::temp_dir);
             return Ok(Target { globals, admin, http: args.http, pid, dir, _node: None });
         }
         let node = LocalNode::start(None, None, None)?;
         Ok(Target {
-            globals: Globals { server: Some(node.listen.to_string()), ..globals },
+            globals: globals.with_local(node.listen),
             admin: AdminArgs { data_dir: Some(node.data_dir.clone()), admin_key: None },
             http: Some(node.http),
             pid: Some(node.pid),

@@ -1,0 +1,154 @@
+//! A home directory with a node beside it, and what is typed there.
+
+#![allow(dead_code, clippy::unwrap_used)] // Each test file uses a part of it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// A home directory with a node beside it.
+pub struct House {
+    pub dir: tempfile::TempDir,
+    node: Option<Child>,
+    pub listen: String,
+    data: PathBuf,
+    server_args: Vec<String>,
+}
+
+impl House {
+    pub fn new() -> House {
+        House::with(tempfile::tempdir().unwrap(), Vec::new())
+    }
+
+    /// No node.
+    pub fn closed(dir: tempfile::TempDir) -> House {
+        let data = dir.path().join("data");
+        House { dir, node: None, listen: "127.0.0.1:0".into(), data, server_args: Vec::new() }
+    }
+
+    /// The node's data lies elsewhere.
+    pub fn data_at(&mut self, data: &Path) {
+        self.data = data.to_owned();
+    }
+
+    /// A node that is given more arguments, in a directory that has something in it already.
+    pub fn with(dir: tempfile::TempDir, server_args: Vec<String>) -> House {
+        let mut house = House::closed(dir);
+        house.server_args = server_args;
+        house.start();
+        house
+    }
+
+    /// Starts the node; after the first time where it was.
+    pub fn start(&mut self) {
+        let data = self.data();
+        let mut command = self.skein(&["server", "--dev", "--http", "127.0.0.1:0", "--set", "journal.file_bytes=4MiB"]);
+        command.arg("--data-dir").arg(&data).args(["--listen", &self.listen]).args(&self.server_args);
+        command.env_remove("SKEIN_SERVER");
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        loop {
+            let line = lines.next().expect("the node ended while starting").unwrap();
+            if let Some(clients) = line.trim().strip_prefix("clients ") {
+                self.listen = clients.split_whitespace().next().unwrap().to_owned();
+            }
+            if line.contains(" send --to ") {
+                break;
+            }
+        }
+        std::thread::spawn(move || lines.for_each(|line| eprintln!("node: {}", line.unwrap_or_default())));
+        self.node = Some(child);
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        if let Some(mut node) = self.node.take() {
+            node.kill().unwrap();
+            node.wait().unwrap();
+        }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.data.clone()
+    }
+
+    pub fn skein(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SKEIN_")) {
+            command.env_remove(name);
+        }
+        command.args(args).stdin(Stdio::null());
+        command.env("XDG_CONFIG_HOME", self.dir.path().join("config")).env("SKEIN_SERVER", &self.listen);
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Answer {
+        Answer(self.skein(args).output().unwrap())
+    }
+
+    pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Answer {
+        let mut command = self.skein(args);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            // A command that ends early takes no more: what it says and its code tell why.
+            scope.spawn(move || drop(stdin.write_all(input)));
+            Answer(child.wait_with_output().unwrap())
+        })
+    }
+
+    pub fn sign_in(&self, name: &str) {
+        let password = format!("{name}-demo\n");
+        self.run_with_input(&["login", name, "--password-stdin"], password.as_bytes()).done();
+    }
+
+    pub fn mint(&self, name: &str) -> String {
+        let data = self.data();
+        self.run(&["token", "mint", name, "--data-dir", data.to_str().unwrap()]).done().words()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub struct Answer(pub Output);
+
+impl Answer {
+    pub fn done(self) -> Answer {
+        self.ended_with(0)
+    }
+
+    pub fn ended_with(self, code: i32) -> Answer {
+        assert_eq!(self.0.status.code(), Some(code), "{self}");
+        self
+    }
+
+    pub fn words(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).unwrap().trim_end().to_owned()
+    }
+
+    pub fn complaint(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).unwrap()
+    }
+
+    /// Every line of stdout as JSON.
+    pub fn json(&self) -> Vec<Value> {
+        self.words().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    pub fn texts(&self) -> Vec<String> {
+        let text = |value: &Value| value["text"].as_str().map(str::to_owned);
+        self.json().iter().filter_map(text).collect()
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}\n{}", self.0.status, self.words(), self.complaint())
+    }
+}
