@@ -217,6 +217,6 @@ async fn with_a_certificate_the_client_port_speaks_tls_and_nothing_else() {
     assert_eq!(connection.login("alice", "alice-demo").await.unwrap().user.name, "alice");
 
     let (plain, _pushes) = Connection::connect(&addr, Options::default()).await.unwrap();
-    assert!(plain.login("alice", "alice-demo").await.unwrap_err().is_connection_lost());
+    assert_eq!(plain.login("alice", "alice-demo").await.unwrap_err(), Error::SpeaksTls);
     node.drain().await;
 }
