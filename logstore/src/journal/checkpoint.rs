@@ -94,7 +94,7 @@ impl ShardMarks {
         let held = self.last.map(|held| held.index);
         if held > last.map(|last| last.index) {
             self.last = last.or(self.purged);
-            self.first = self.first.filter(|_| last.is_some());
+            self.first = self.first.filter(|first| last.is_some_and(|last| first.index <= last.index));
         }
     }
 
@@ -106,5 +106,29 @@ impl ShardMarks {
         if self.last.is_none_or(|last| last.index < upto.index) {
             self.last = Some(upto);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::LogIndex;
+
+    fn id(index: u64) -> LogId {
+        LogId { index: LogIndex(index), ..LogId::default() }
+    }
+
+    #[test]
+    fn the_first_entry_is_that_of_the_log_as_it_is_now() {
+        let mut marks = ShardMarks::default();
+        (5..9).for_each(|index| marks.append(id(index)));
+        marks.truncate_after(Some(id(6)));
+        assert_eq!((marks.first, marks.last), (Some(id(5)), Some(id(6))));
+        marks.truncate_after(Some(id(3)));
+        marks.append(id(4));
+        assert_eq!((marks.first, marks.last), (Some(id(4)), Some(id(4))));
+        marks.truncate_after(None);
+        marks.append(id(1));
+        assert_eq!((marks.first, marks.last), (Some(id(1)), Some(id(1))));
     }
 }

@@ -84,6 +84,11 @@ impl Files {
         lives.filter(|life| *life != 0).min().unwrap_or(self.next_number)
     }
 
+    /// Whether something has to be tried again after a while: a step failed, or a file that is to be zeroed has a reader.
+    pub fn wants_retry(&self, reserve: usize) -> bool {
+        self.failure.is_some() || (self.zeroes && !self.preparing && !self.is_complete(reserve))
+    }
+
     /// Whether nothing is to be done.
     fn is_complete(&self, reserve: usize) -> bool {
         let clean = !self.zeroes || self.ready.iter().all(|ready| ready.head.remains == 0);

@@ -150,7 +150,7 @@ impl Writer {
             if self.proof == Proof::Missing {
                 return Step::WriteProof;
             }
-            let wants_files = state.files.failure.is_some();
+            let wants_files = state.files.wants_retry(shared.options.reserve_files);
             let copies = state.copies.next_bytes().is_some() || state.file_to_copy(&shared.options).is_some();
             if self.proof == Proof::Synced && !wants_files && !copies && state.uncommitted.is_empty() {
                 shared.work.wait(&mut state);
