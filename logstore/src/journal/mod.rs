@@ -355,6 +355,14 @@ impl Journal {
         self.shared.state.lock().shards.get(&shard).map_or(0, |shard| shard.index.frame_bytes())
     }
 
+    /// Whether a shard is why there are more files than may be held back.
+    pub fn is_held_back_by(&self, shard: ShardId) -> bool {
+        let state = self.shared.state.lock();
+        let Some(oldest) = state.files.used.keys().next() else { return false };
+        let is_pinned = || state.shards.get(&shard).is_some_and(|shard| shard.index.is_in(*oldest));
+        state.files.used.len() > self.shared.options.held_files_max && is_pinned()
+    }
+
     /// The shards that would have to be sealed and purged for the oldest file to be recycled; none if there is one
     /// file only.
     pub fn oldest_file_pinned_by(&self) -> Vec<ShardId> {

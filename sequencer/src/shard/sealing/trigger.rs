@@ -1,4 +1,5 @@
-//! Proposes `Seal`: when a generation is large, or old enough that the dedup window should turn over, or on command.
+//! Proposes `Seal`: when a generation is large, or old enough that the dedup window should turn over, or holds back journal
+//! files.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,9 @@ use crate::shard::Shard;
 /// What a generation of an idle shard may weigh without being sealed for its age: readiness probes alone would fill disks
 /// with empty segments.
 const TOO_LITTLE_BYTES: u64 = 64 << 10;
+/// A generation that holds back journal files is sealed no sooner than this after the one before: what that frees comes
+/// only when its segment is made.
+const HELD_BACK_AGE_MS: u64 = 10_000;
 /// How often the age is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -43,7 +47,8 @@ pub(crate) async fn run(shard: Arc<Shard>, when: SealWhen) {
         if number != current.number {
             current = Generation { number, began: now };
         }
-        let weight = Weight { entry_bytes: shard.core.generation_bytes(), record_bytes };
+        let holds_back = shard.journal.is_held_back_by(shard.id());
+        let weight = Weight { entry_bytes: shard.core.generation_bytes(), record_bytes, holds_back };
         if shard.group.leading_term().is_some() && is_due(current, now, weight, when) {
             seal(&shard, number).await;
         } else {
@@ -64,12 +69,15 @@ async fn seal(shard: &Shard, generation: u64) {
 struct Weight {
     entry_bytes: u64,
     record_bytes: u64,
+    /// Whether there are more journal files than there should be because of this shard.
+    holds_back: bool,
 }
 
 fn is_due(generation: Generation, now: TimeMs, weight: Weight, when: SealWhen) -> bool {
-    let is_old = now.0.saturating_sub(generation.began.0) >= when.age_ms;
+    let age_ms = now.0.saturating_sub(generation.began.0);
     let is_worth_it = weight.record_bytes > 0 || weight.entry_bytes > TOO_LITTLE_BYTES;
-    weight.entry_bytes >= when.bytes || (is_old && is_worth_it)
+    let holds_back = weight.holds_back && age_ms >= HELD_BACK_AGE_MS && weight.entry_bytes > 0;
+    weight.entry_bytes >= when.bytes || (age_ms >= when.age_ms && is_worth_it) || holds_back
 }
 
 #[cfg(test)]
@@ -81,12 +89,23 @@ mod tests {
         let generation = Generation { number: 1, began: TimeMs(1_000) };
         let when = SealWhen { bytes: 1 << 20, age_ms: 60_000 };
         let (early, late) = (TimeMs(2_000), TimeMs(61_000));
-        let is_due =
-            |now, entry_bytes, record_bytes| is_due(generation, now, Weight { entry_bytes, record_bytes }, when);
+        let is_due = |now, entry_bytes, record_bytes| {
+            is_due(generation, now, Weight { entry_bytes, record_bytes, holds_back: false }, when)
+        };
         assert!(!is_due(early, (1 << 20) - 1, 99));
         assert!(is_due(early, 1 << 20, 0));
         assert!(is_due(late, 1, 1));
         assert!(is_due(late, TOO_LITTLE_BYTES + 1, 0));
         assert!(!is_due(late, TOO_LITTLE_BYTES, 0), "probes");
+    }
+
+    #[test]
+    fn a_generation_that_holds_back_journal_files_is_sealed_early_but_not_over_and_over() {
+        let generation = Generation { number: 1, began: TimeMs(1_000) };
+        let when = SealWhen { bytes: 1 << 20, age_ms: 600_000 };
+        let weight = Weight { entry_bytes: 40, record_bytes: 0, holds_back: true };
+        assert!(is_due(generation, TimeMs(11_000), weight, when));
+        assert!(!is_due(generation, TimeMs(10_999), weight, when));
+        assert!(!is_due(generation, TimeMs(11_000), Weight { holds_back: false, ..weight }, when));
     }
 }
