@@ -150,6 +150,9 @@ pub enum Error {
     /// What was to be read or sealed could not be had from where it comes from.
     #[error("{0}")]
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Whoever asked for the work wants it no more.
+    #[error("given up before it was done")]
+    Cancelled,
     /// A setting that cannot work.
     #[error("journal: {0}")]
     BadOptions(String),

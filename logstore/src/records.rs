@@ -67,6 +67,11 @@ impl Records {
         }
     }
 
+    /// Takes over segments that hold what those before held, and nothing else.
+    pub fn replace(&mut self, sealed: Arc<SegmentSet>) -> Arc<SegmentSet> {
+        std::mem::replace(&mut self.sealed, sealed)
+    }
+
     /// The first and last seq held of a conversation.
     pub fn bounds(&self, conversation: ConversationId) -> Option<(SeqId, SeqId)> {
         let mut bounds = self.generations().filter_map(|records| records.bounds(conversation));

@@ -11,4 +11,4 @@ mod run;
 
 pub use plan::{MergePlan, MergePolicy};
 pub use rules::DropRules;
-pub use run::{MergeRun, run};
+pub use run::{MergeRun, run, run_while};

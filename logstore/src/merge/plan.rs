@@ -4,6 +4,7 @@
 //! taken, so that merges proceed from old to new and no segment waits for ever.
 
 use std::fmt;
+use std::ops::{Range, RangeInclusive};
 
 use super::DropRules;
 use crate::id::{LogIndex, SegmentOrdinal, ShardId};
@@ -62,12 +63,17 @@ pub struct MergePlan {
 impl MergePolicy {
     /// The merge that is due, if one is.
     pub fn plan(&self, manifest: &Manifest, rules: DropRules, as_of: LogIndex) -> Option<MergePlan> {
-        let segments = manifest.segments();
+        let (places, level) = self.choose(manifest.segments())?;
+        Some(MergePlan::of(manifest, places, level, rules, as_of))
+    }
+
+    /// Which of these segments are to become one, if any are, and of which level that is.
+    pub fn choose(&self, segments: &[SegmentInfo]) -> Option<(Range<usize>, Level)> {
         let mut at = 0;
         for run in segments.chunk_by(|a, b| a.span.level == b.span.level) {
             if let Some((start, count)) = self.due(run) {
-                let (first, level) = (at + start, Level(run[0].span.level.0 + 1));
-                return Some(MergePlan::of(manifest, first..first + count, level, rules, as_of));
+                let first = at + start;
+                return Some((first..first + count, Level(run[0].span.level.0 + 1)));
             }
             at += run.len();
         }
@@ -107,13 +113,21 @@ impl MergePlan {
         Some(MergePlan::of(manifest, place..place + 1, level, rules, as_of))
     }
 
-    fn of(
+    /// One segment of those that hold these seals; `None` if they hold others, too.
+    pub fn of_seals(
         manifest: &Manifest,
-        places: std::ops::Range<usize>,
+        seals: RangeInclusive<SegmentOrdinal>,
         level: Level,
         rules: DropRules,
         as_of: LogIndex,
-    ) -> MergePlan {
+    ) -> Option<MergePlan> {
+        let (first, last) = (manifest.position(*seals.start())?, manifest.position(*seals.end())?);
+        let segments = manifest.segments().get(first..=last)?;
+        let held = (segments.first()?.span.first, segments.last()?.span.last);
+        (held == seals.into_inner()).then(|| MergePlan::of(manifest, first..last + 1, level, rules, as_of))
+    }
+
+    fn of(manifest: &Manifest, places: Range<usize>, level: Level, rules: DropRules, as_of: LogIndex) -> MergePlan {
         let (inputs, later) = (&manifest.segments()[places.clone()], &manifest.segments()[places.end..]);
         let was_merged = level.0 > 0;
         MergePlan {

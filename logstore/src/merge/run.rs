@@ -33,6 +33,11 @@ pub struct MergeRun<'a> {
 
 /// Writes what the plan makes of its inputs. Nothing lists it yet: see [`crate::Manifest::merged`].
 pub fn run(plan: &MergePlan, with: MergeRun<'_>) -> Result<SegmentInfo> {
+    run_while(plan, with, &|| true)
+}
+
+/// [`run`], given up with [`Error::Cancelled`] once `goes_on` says no; asked for each conversation and row.
+pub fn run_while(plan: &MergePlan, with: MergeRun<'_>, goes_on: &dyn Fn() -> bool) -> Result<SegmentInfo> {
     let MergeRun { disk, set, options, pace } = with;
     let inputs = plan.inputs.iter().map(|id| input(set, plan, id)).collect::<Result<Vec<_>>>()?;
     let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else {
@@ -52,8 +57,8 @@ pub fn run(plan: &MergePlan, with: MergeRun<'_>) -> Result<SegmentInfo> {
         pace,
     };
     let mut builder = SegmentBuilder::create(new)?;
-    push_items(&inputs, &plan.rules, &mut builder)?;
-    push_delta(&inputs, plan.drops_tombstones, &mut builder)?;
+    push_items(&inputs, &plan.rules, &mut builder, goes_on)?;
+    push_delta(&inputs, plan.drops_tombstones, &mut builder, goes_on)?;
     builder.finish()
 }
 
@@ -74,13 +79,23 @@ fn previous(inputs: &[Arc<Segment>], conversation: ConversationId) -> Result<Opt
     Ok(None)
 }
 
-fn push_items(inputs: &[Arc<Segment>], rules: &DropRules, builder: &mut SegmentBuilder<'_>) -> Result<()> {
+fn go_on(goes_on: &dyn Fn() -> bool) -> Result<()> {
+    if goes_on() { Ok(()) } else { Err(Error::Cancelled) }
+}
+
+fn push_items(
+    inputs: &[Arc<Segment>],
+    rules: &DropRules,
+    builder: &mut SegmentBuilder<'_>,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<()> {
     let mut sources: Vec<_> = inputs.iter().map(|input| input.items().peekable()).collect();
     let mut turns = BinaryHeap::new();
     for (place, source) in sources.iter_mut().enumerate() {
         turns.extend(turn(place, source)?);
     }
     while let Some(Reverse((key, place))) = turns.pop() {
+        go_on(goes_on)?;
         let source = &mut sources[place];
         while let Some(item) = source.next_if(|item| item.as_ref().map_or(true, |item| sort_key(item) == key)) {
             builder.push(rules.apply(item?))?;
@@ -104,10 +119,16 @@ fn sort_key(item: &Item) -> (Bucket, ConversationId) {
     (item.conversation().bucket(), item.conversation())
 }
 
-fn push_delta(inputs: &[Arc<Segment>], drops_tombstones: bool, builder: &mut SegmentBuilder<'_>) -> Result<()> {
+fn push_delta(
+    inputs: &[Arc<Segment>],
+    drops_tombstones: bool,
+    builder: &mut SegmentBuilder<'_>,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<()> {
     let sources = inputs.iter().map(|input| Box::new(input.delta_rows()) as Source<'_, DeltaRow>);
     for row in Newest::new(sources, |row: &DeltaRow| row.key.clone())? {
         let row = row?;
+        go_on(goes_on)?;
         if row.value.is_some() || !drops_tombstones {
             builder.push_delta(&row)?;
         }
