@@ -194,6 +194,13 @@ impl ShardCore {
         state.release_published(generation);
     }
 
+    /// Other segments hold the same from now on.
+    pub(crate) fn replaced(&self, sealed: Arc<SegmentSet>) {
+        let before = self.state.write().1.replace(sealed);
+        // Files may go with it: not under the lock that apply waits for.
+        drop(before);
+    }
+
     /// Notes an entry without commands.
     pub(crate) fn skip(&self, index: LogIndex) -> Option<Arc<TailBatch>> {
         let time = {

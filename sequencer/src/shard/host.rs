@@ -10,7 +10,6 @@ use logstore::Journal;
 use logstore::id::{Bucket, ConversationId, HistoryId, ShardId};
 use logstore::segment::BlockCache;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use crate::raft::group::Group;
 use crate::raft::runtime::{self, Task};
@@ -18,7 +17,7 @@ use crate::raft::ticker::Ticker;
 use crate::shard::core::{CoreOptions, ShardCore};
 use crate::shard::outbox::{self, LocalCarrier};
 use crate::shard::proposer::{Proposer, ProposerLimits, ProposerTask};
-use crate::shard::sealing::{self, Restored, SealWhen, SealingOptions};
+use crate::shard::sealing::{self, Restored, SealWhen, SealingOptions, Turns};
 use crate::shard::{SequencerOptions, Shard};
 use crate::store::NothingSealed;
 use crate::{Clock, Command, Error, Outcome, Result};
@@ -137,12 +136,14 @@ impl Opening {
         }
         carrier.connect(shards.clone());
         let when = SealWhen { bytes: self.options.seal_bytes, age_ms: self.options.seal_age.as_millis() as u64 };
-        let sealing =
-            SealingOptions { turns: Arc::new(Semaphore::new(1)), bytes_per_second: self.options.seal_bytes_per_second };
+        let sealing = SealingOptions { turns: Turns::new(), bytes_per_second: self.options.seal_bytes_per_second };
+        let policy = sealing::merge_policy(self.options.merge_inputs);
         for shard in &shards {
             running.others.push(runtime::spawn(outbox::pump(shard.clone(), carrier.clone())));
             running.others.push(runtime::spawn(sealing::propose_seals(shard.clone(), when)));
             running.others.push(runtime::spawn(sealing::run(shard.clone(), sealing.clone())));
+            running.others.push(runtime::spawn(sealing::propose_merges(shard.clone(), policy.clone())));
+            running.others.push(runtime::spawn(sealing::run_merges(shard.clone(), sealing.clone())));
         }
         running.ticker = Some(self.ticker);
         let table = bucket_table(&shards)?;

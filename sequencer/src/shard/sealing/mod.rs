@@ -6,15 +6,27 @@
 //!                                                                                     memory and journal let go
 //! ```
 //!
+//! Segments become fewer the same way: `merge_trigger` proposes a `Merge`, apply notes it in the layout, and every replica
+//! makes its segments follow (`merging`, `merge`) and its state store follow them (`absorb`).
+//!
 //! What always holds: generations are published in order, each once; what is in memory of one goes only after its segment
 //! is in the manifest; the journal lets go one generation later still, so that whoever follows the tail can resume from
 //! the last `Seal` but one.
 
+mod absorb;
 mod build;
+mod merge;
+mod merge_trigger;
+mod merging;
 mod pace;
+#[cfg(test)]
+mod replica;
 mod restore;
 mod task;
+#[cfg(test)]
+mod tests;
 mod trigger;
+mod turn;
 
 use std::collections::VecDeque;
 
@@ -24,16 +36,21 @@ use tokio::sync::Notify;
 
 use crate::raft::checkpoint::Checkpoint;
 
+pub(crate) use merge_trigger::{policy as merge_policy, run as propose_merges};
+pub(crate) use merging::run as run_merges;
 pub(crate) use restore::{Restored, restore};
 pub(crate) use task::{SealingOptions, run};
 pub(crate) use trigger::{SealWhen, run as propose_seals};
+pub(crate) use turn::Turns;
 
 /// Generations that a `Seal` has frozen, and how far they are published.
 pub(crate) struct Sealing {
     progress: Mutex<Progress>,
+    /// Held while a manifest takes the place of another: seals and merges are published by two tasks.
+    publishing: Mutex<()>,
     /// A generation was frozen. One listener.
     frozen: Notify,
-    /// A generation was published, or the shard stops.
+    /// Segments were published, or the shard stops.
     published: Notify,
 }
 
@@ -59,7 +76,8 @@ impl Sealing {
     /// Everything up to generation `published`, which ended at `checkpoint`, is in segments.
     pub(crate) fn new(published: u64, checkpoint: Option<Checkpoint>) -> Sealing {
         let progress = Progress { frozen: VecDeque::new(), published, checkpoint };
-        Sealing { progress: Mutex::new(progress), frozen: Notify::new(), published: Notify::new() }
+        let (frozen, published) = (Notify::new(), Notify::new());
+        Sealing { progress: Mutex::new(progress), publishing: Mutex::new(()), frozen, published }
     }
 
     /// An entry has ended a generation.
@@ -99,7 +117,7 @@ impl Sealing {
         before.map_or(LogIndex(0), |checkpoint| checkpoint.index())
     }
 
-    /// Told when a generation is published or the shard stops: register before looking.
+    /// Told when segments are published or the shard stops: register before looking.
     pub(crate) fn published_signal(&self) -> &Notify {
         &self.published
     }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use logstore::Journal;
 use logstore::id::{LogId, SegmentOrdinal};
-use logstore::segment::{self, BuildOptions, DeltaRow, Level, NewSegment, Span};
-use logstore::{Journal, SegmentSet};
-use tokio::sync::Semaphore;
+use logstore::segment::{self, BuildOptions, DeltaRow, Level, NewSegment, SegmentInfo, Span};
 
 use super::build::{Entries, items};
 use super::pace::Pacer;
+use super::turn::Turns;
 use super::{Frozen, Sealing};
 use crate::raft::runtime;
 use crate::raft::types::log_id_of;
@@ -29,9 +29,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How a node's shards are sealed.
 #[derive(Clone)]
 pub(crate) struct SealingOptions {
-    /// One segment is built at a time, whatever the number of shards: building is to be a quiet neighbour.
-    pub(crate) turns: Arc<Semaphore>,
-    /// Most bytes a second that a build writes.
+    /// One segment is built at a time, whatever the number of shards.
+    pub(crate) turns: Turns,
+    /// Most bytes a second that builds write.
     pub(crate) bytes_per_second: u64,
 }
 
@@ -43,11 +43,11 @@ pub(crate) async fn run(shard: Arc<Shard>, options: SealingOptions) {
             sealing.frozen.notified().await;
             continue;
         };
-        let Ok(turn) = options.turns.acquire().await else { return };
-        let made = make_off_workers(&shard, &frozen, options.bytes_per_second).await;
+        let Some(turn) = options.turns.take().await else { return };
+        let made = seal_off_workers(&shard, &frozen, options.bytes_per_second).await;
         drop(turn);
         match made {
-            Ok(sealed) => publish(&shard, sealing, sealed, frozen.generation).await,
+            Ok(()) => let_go(&shard, sealing, frozen.generation).await,
             Err(error) if is_no_room(&error) => {
                 tracing::warn!(shard = shard.id().0, %error, "no room for a segment: tried again in 5 s");
                 runtime::sleep(RETRY_AFTER).await;
@@ -64,14 +64,25 @@ pub(crate) async fn run(shard: Arc<Shard>, options: SealingOptions) {
     }
 }
 
-async fn make_off_workers(shard: &Arc<Shard>, frozen: &Frozen, bytes_per_second: u64) -> Result<Arc<SegmentSet>> {
+async fn seal_off_workers(shard: &Arc<Shard>, frozen: &Frozen, bytes_per_second: u64) -> Result<()> {
     let (core, journal, frozen) = (shard.core.clone(), shard.journal.clone(), frozen.clone());
-    let made = runtime::blocking(move || make(&core, &journal, &frozen, bytes_per_second)).await;
+    let made = runtime::blocking(move || seal_one(&core, &journal, &frozen, bytes_per_second)).await;
     made.map_err(|_| Error::Raft { shard: shard.id(), what: "the node is stopping".to_string() })?
 }
 
-/// Makes the segment of a generation and adds it to the manifest; gives the set of segments with it.
-fn make(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: u64) -> Result<Arc<SegmentSet>> {
+/// Makes the segment of a generation and adds it to the manifest; readers look into it from then on.
+pub(super) fn seal_one(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: u64) -> Result<()> {
+    let info = make(core, journal, frozen, bytes_per_second)?;
+    let (seal, state) = (log_id_of(&frozen.checkpoint.sealed), Bytes::from(frozen.checkpoint.encode()));
+    let _one_at_a_time = core.sealing().publishing.lock();
+    // Not those it was made above: a merge may have taken the place of some.
+    let before = core.read().1.sealed().clone();
+    let manifest = before.manifest().sealed(info, logstore::Checkpoint { seal, state })?;
+    core.published(Arc::new(before.publish(manifest)?), frozen.generation);
+    Ok(())
+}
+
+fn make(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: u64) -> Result<SegmentInfo> {
     let (slots, rows, sealed) = {
         let (state, records) = &*core.read();
         let slots = records.frozen(frozen.generation).expect("a generation is held until it is published");
@@ -99,15 +110,11 @@ fn make(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: 
     for (key, value) in rows.delta() {
         builder.push_delta(&DeltaRow { key, value })?;
     }
-    let info = builder.finish()?;
-    let checkpoint = logstore::Checkpoint { seal, state: Bytes::from(frozen.checkpoint.encode()) };
-    let manifest = sealed.manifest().sealed(info, checkpoint)?;
-    Ok(Arc::new(sealed.publish(manifest)?))
+    Ok(builder.finish()?)
 }
 
-/// Readers look into the new segment from now on; memory and journal let go of what it holds.
-async fn publish(shard: &Shard, sealing: &Sealing, sealed: Arc<SegmentSet>, generation: u64) {
-    shard.core.published(sealed, generation);
+/// The journal lets go of what was published one seal ago.
+async fn let_go(shard: &Shard, sealing: &Sealing, generation: u64) {
     let before = sealing.publish();
     tracing::debug!(shard = shard.id().0, generation, "a segment is published");
     if let Err(error) = shard.group.purge(before).await {
@@ -115,6 +122,6 @@ async fn publish(shard: &Shard, sealing: &Sealing, sealed: Arc<SegmentSet>, gene
     }
 }
 
-fn is_no_room(error: &Error) -> bool {
+pub(super) fn is_no_room(error: &Error) -> bool {
     matches!(error, Error::Log(logstore::Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull)
 }

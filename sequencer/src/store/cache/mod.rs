@@ -140,6 +140,18 @@ impl StateCache {
         Ok(())
     }
 
+    /// The segment whose delta was absorbed last has become the end of a larger one: the mark names that from now on.
+    pub fn rename_absorbed(&self, identity: [u8; 32]) -> Result<()> {
+        let mark = Mark { identity, ..self.mark() };
+        self.guarded(|database| {
+            let transaction = begin_write(database)?;
+            put_mark(&transaction, mark)?;
+            Ok(transaction.commit()?)
+        })?;
+        *self.mark.lock() = mark;
+        Ok(())
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         Ok(self.get_all([key])?.pop().flatten())
