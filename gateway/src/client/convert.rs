@@ -10,7 +10,7 @@ use logstore::id::{ClientMsgId, ConversationId, Ordinal, SeqId, ServerMsgId, Sha
 
 use super::{
     Conversation, Error, Group, HistoryPage, Member, MemberPage, Membership, Outgoing, Probe, Receipt, Record, Refusal,
-    SendOutcome, Shard, Step, Stored, Tokens, User,
+    SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
 };
 use crate::wire::proto;
 
@@ -198,6 +198,23 @@ impl TryFrom<proto::ShardInfo> for Shard {
             conversations: info.conversations,
             buckets: info.buckets,
             digest: info.digest,
+        })
+    }
+}
+
+impl TryFrom<proto::SealedShard> for SealedShard {
+    type Error = Error;
+
+    fn try_from(sealed: proto::SealedShard) -> Result<SealedShard, Error> {
+        let shard = u16::try_from(sealed.shard).map_err(|_| Error::Protocol(format!("shard {}", sealed.shard)))?;
+        Ok(SealedShard {
+            shard: ShardId(shard),
+            seals: sealed.seals,
+            upto_index: sealed.upto_index,
+            segments: sealed.segments,
+            records: sealed.records,
+            file_bytes: sealed.file_bytes,
+            took: Duration::from_millis(sealed.took_ms),
         })
     }
 }

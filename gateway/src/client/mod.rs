@@ -32,5 +32,5 @@ pub use session::{Session, SessionOptions, SessionSender, Ticket, TokenSource};
 pub use tls::Tls;
 pub use types::{
     Conversation, Group, HistoryPage, HistoryQuery, Member, MemberPage, Membership, Outgoing, Probe, Receipt, Record,
-    SendOutcome, Shard, Step, Stored, Tokens, User,
+    SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
 };

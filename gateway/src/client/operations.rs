@@ -9,7 +9,7 @@ use super::connection::{Connection, Reply};
 use super::convert::{all, conversation_bytes, refusals, send_outcomes};
 use super::{
     Conversation, Error, Group, HistoryPage, HistoryQuery, MemberPage, MessageClock, Outgoing, Probe, Refusal,
-    SendOutcome, Shard, Tokens, User,
+    SealedShard, SendOutcome, Shard, Tokens, User,
 };
 use crate::wire::operation::Operation;
 use crate::wire::{frame, proto};
@@ -278,10 +278,10 @@ impl Connection {
         all(self.call::<proto::ShardList>(Operation::ListShards, &proto::ListShards { digest }).await?.shards)
     }
 
-    /// Seals shards; none named: all.
-    pub async fn seal_shards(&self, shards: &[ShardId]) -> Result<Vec<Shard>, Error> {
+    /// Seals shards (none named: all) and waits until every segment is durable: give the connection the patience.
+    pub async fn seal_shards(&self, shards: &[ShardId]) -> Result<Vec<SealedShard>, Error> {
         let body = proto::SealShards { shards: shards.iter().map(|shard| u32::from(shard.0)).collect() };
-        all(self.call::<proto::ShardList>(Operation::SealShards, &body).await?.shards)
+        all(self.call::<proto::SealedShards>(Operation::SealShards, &body).await?.shards)
     }
 
     /// A durable commit on every shard, and one lone durable append.

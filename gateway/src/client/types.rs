@@ -270,6 +270,25 @@ pub struct Shard {
     pub digest: Bytes,
 }
 
+/// What lies in the segments of a shard that was just sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealedShard {
+    /// Which.
+    pub shard: ShardId,
+    /// Seals so far, each in a durable segment.
+    pub seals: u64,
+    /// The entry of the last one: everything up to it is in segments.
+    pub upto_index: u64,
+    /// Segments, merged ones counted once.
+    pub segments: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of their files.
+    pub file_bytes: u64,
+    /// From the request to the durable segment.
+    pub took: Duration,
+}
+
 /// What a probe measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {

@@ -1,13 +1,13 @@
 //! Administration, and the probe that everybody signed in may make.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanout::{Code, Fault};
 use futures::future::join_all;
 use hashbrown::HashMap;
-use sequencer::{Command, Shard};
+use sequencer::Shard;
 
 use super::conversation::no_such_user;
 use super::{Answer, encode, parse};
@@ -75,11 +75,17 @@ pub(super) async fn seal_shards(gateway: &Gateway, body: Bytes) -> Answer {
     }
     let wanted = |shard: &&Arc<Shard>| request.shards.is_empty() || request.shards.contains(&convert::slot(shard.id()));
     let shards: Vec<_> = gateway.sequencer().shards().iter().filter(wanted).collect();
-    for sealed in join_all(shards.iter().map(|shard| shard.execute(Command::Seal))).await {
-        sealed.map_err(|why| Fault::later(Code::Busy, format!("not sealed: {why:?}"), why.retry_after()))?;
-    }
-    let shards = shards.iter().map(|shard| convert::shard_info(&shard.status())).collect();
-    Ok(encode(&proto::ShardList { shards }))
+    let sealed = join_all(shards.into_iter().map(|shard| seal_one(shard))).await;
+    Ok(encode(&proto::SealedShards { shards: sealed.into_iter().collect::<Result<_, Fault>>()? }))
+}
+
+/// Seals one shard; states what lies in its segments then.
+async fn seal_one(shard: &Shard) -> Result<proto::SealedShard, Fault> {
+    let began = Instant::now();
+    let seals = shard.seal().await;
+    let seals = seals.map_err(|why| Fault::later(Code::Busy, format!("not sealed: {why:?}"), why.retry_after()))?;
+    let sealed = shard.read(|_, records| records.sealed().clone());
+    Ok(convert::sealed_shard(sealed.manifest(), seals, began.elapsed()))
 }
 
 /// All shards commit something at once; then one alone, which is what a lone send waits for.

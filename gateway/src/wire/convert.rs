@@ -1,9 +1,12 @@
 //! Between the generated bodies and the types of the parts below. Nothing generated goes further than here and
 //! `operation/`.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fanout::service::{ConversationSummary, MembersPage};
 use fanout::{Code, Fault};
+use logstore::Manifest;
 use logstore::id::{ClientMsgId, ConversationId, LogIndex, SeqId, ShardId, UserId};
 use sequencer::state::{MembershipBody, Role};
 use sequencer::{CursorMoved, Record, ShardStatus};
@@ -163,6 +166,20 @@ pub fn slot(shard: ShardId) -> u32 {
 /// How far one slot has been told.
 pub fn step(shard: ShardId, told: LogIndex) -> proto::CursorStep {
     proto::CursorStep { slot: slot(shard), value: told.0 }
+}
+
+/// What lies in a shard's segments once it is sealed.
+pub fn sealed_shard(manifest: &Manifest, seals: u64, took: Duration) -> proto::SealedShard {
+    let segments = manifest.segments();
+    proto::SealedShard {
+        shard: slot(manifest.shard()),
+        seals,
+        upto_index: segments.last().map_or(0, |info| info.span.upto.0),
+        segments: segments.len() as u64,
+        records: segments.iter().map(|info| info.counts.records).sum(),
+        file_bytes: segments.iter().map(|info| info.file_bytes).sum(),
+        took_ms: took.as_millis() as u64,
+    }
 }
 
 /// A shard's figures.

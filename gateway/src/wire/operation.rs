@@ -89,7 +89,7 @@ table! {
         MintTokens = 901, "admin.mint_tokens";
         /// `ListShards` → `ShardList`.
         ListShards = 902, "admin.list_shards";
-        /// `SealShards` → `ShardList`.
+        /// `SealShards` → `SealedShards`, when every segment is durable.
         SealShards = 903, "admin.seal_shards";
         /// `Probe` → `ProbeReply`. Any signed-in user.
         Probe = 904, "health.probe";

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use gateway::auth::AdminKey;
-use gateway::client::{Connection, Greeting};
+use gateway::client::{Connection, Greeting, Options};
 use logstore::id::TimeMs;
 
 use crate::bench::accounts::AdminArgs;
@@ -70,9 +70,9 @@ enum ShardCommand {
     #[command(after_help = "Examples:\n  skein shard list --data-dir ./skein-data\n  \
         skein shard list --admin-key admin.pem --server 10.0.0.5:7400 -o json")]
     List(shard::ListArgs),
-    /// Seal shards: freeze what they hold so far
+    /// Seal shards: returns when all they held is in durable segments
     #[command(after_help = "Examples:\n  skein shard seal --all --data-dir ./skein-data\n  \
-        skein shard seal 0 3 --admin-key admin.pem")]
+        skein shard seal --shard 0 --shard 3 --admin-key admin.pem -o json")]
     Seal(shard::SealArgs),
 }
 
@@ -103,13 +103,17 @@ pub fn run_shard(args: ShardArgs, globals: &Globals) -> Outcome {
 
 /// Connects as administrator; also says where to.
 pub async fn connect(admin: &AdminArgs, globals: &Globals) -> Result<(Connection, String), Failure> {
+    connect_with(admin, globals, connect_options(globals, None)?).await
+}
+
+async fn connect_with(admin: &AdminArgs, globals: &Globals, options: Options) -> Result<(Connection, String), Failure> {
     let key = AdminKey::load(&admin.key_file()?)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     let server = match (&globals.server, &admin.data_dir) {
         (None, Some(dir)) => listening(dir).unwrap_or_else(|| server_of(globals, None)),
         _ => server_of(globals, None),
     };
-    let (connection, _) = Connection::connect(&server, connect_options(globals, None)?).await?;
+    let (connection, _) = Connection::connect(&server, options).await?;
     let token = key.token(TimeMs(now.as_millis() as u64));
     connection.hello(Greeting { token, device: "admin".into(), ..Greeting::default() }).await?;
     Ok((connection, server))

@@ -1,14 +1,17 @@
 //! `skein shard`: what a node's shards hold, and sealing them.
 
+use std::time::Duration;
+
 use clap::Args;
-use gateway::client::Shard;
+use gateway::client::{Options, SealedShard, Shard};
 use logstore::id::ShardId;
 use serde::Serialize;
 
-use super::connect;
+use super::{connect, connect_with};
 use crate::bench::accounts::AdminArgs;
 use crate::exit::Failure;
 use crate::output::{Globals, Printer, Row};
+use crate::user::connect_options;
 
 /// Arguments of `list`.
 #[derive(Args)]
@@ -23,12 +26,15 @@ pub struct ListArgs {
 /// Arguments of `seal`.
 #[derive(Args)]
 pub struct SealArgs {
-    /// Which
-    #[arg(value_name = "SHARD", required_unless_present = "all", conflicts_with = "all")]
+    /// Which; may be repeated
+    #[arg(long = "shard", value_name = "N", required_unless_present = "all", conflicts_with = "all")]
     shards: Vec<u16>,
     /// All of them
     #[arg(long)]
     all: bool,
+    /// How long to wait for the segments
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    timeout: Duration,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -66,21 +72,54 @@ impl Row for ShardRow {
     }
 }
 
+/// A shard that was just sealed.
+#[derive(Serialize)]
+struct SealedRow {
+    shard: u16,
+    seals: u64,
+    upto_index: u64,
+    segments: u64,
+    records: u64,
+    file_bytes: u64,
+    took_ms: u64,
+}
+
+impl Row for SealedRow {
+    const COLUMNS: &'static [&'static str] =
+        &["shard", "seals", "up to", "segments", "records", "file bytes", "took ms"];
+
+    fn cells(&self) -> Vec<String> {
+        let numbers = [self.seals, self.upto_index, self.segments, self.records, self.file_bytes, self.took_ms];
+        [self.shard.to_string()].into_iter().chain(numbers.map(|number| number.to_string())).collect()
+    }
+}
+
 /// Lists the shards.
 pub async fn list(args: ListArgs, globals: &Globals, printer: &mut Printer) -> Result<(), Failure> {
     let (connection, _) = connect(&args.admin, globals).await?;
-    print(connection.list_shards(args.digest).await?, printer)
-}
-
-/// Seals shards and lists them.
-pub async fn seal(args: SealArgs, globals: &Globals, printer: &mut Printer) -> Result<(), Failure> {
-    let (connection, _) = connect(&args.admin, globals).await?;
-    let shards: Vec<_> = args.shards.iter().copied().map(ShardId).collect();
-    print(connection.seal_shards(&shards).await?, printer)
-}
-
-fn print(shards: Vec<Shard>, printer: &mut Printer) -> Result<(), Failure> {
+    let shards = connection.list_shards(args.digest).await?;
     printer.list(&shards.into_iter().map(row).collect::<Vec<_>>())
+}
+
+/// Seals shards and says what lies in their segments.
+pub async fn seal(args: SealArgs, globals: &Globals, printer: &mut Printer) -> Result<(), Failure> {
+    let options = Options { request_timeout: args.timeout, ..connect_options(globals, None)? };
+    let (connection, _) = connect_with(&args.admin, globals, options).await?;
+    let shards: Vec<_> = args.shards.iter().copied().map(ShardId).collect();
+    let sealed = connection.seal_shards(&shards).await?;
+    printer.list(&sealed.into_iter().map(sealed_row).collect::<Vec<_>>())
+}
+
+fn sealed_row(sealed: SealedShard) -> SealedRow {
+    SealedRow {
+        shard: sealed.shard.0,
+        seals: sealed.seals,
+        upto_index: sealed.upto_index,
+        segments: sealed.segments,
+        records: sealed.records,
+        file_bytes: sealed.file_bytes,
+        took_ms: sealed.took.as_millis() as u64,
+    }
 }
 
 fn row(shard: Shard) -> ShardRow {
