@@ -7,6 +7,7 @@
 pub mod disk;
 pub mod faulty;
 mod map;
+mod read_only;
 
 use std::io;
 use std::path::Path;
@@ -70,6 +71,11 @@ pub trait DataFile: Send + Sync {
 /// The real file system, rooted at a directory.
 pub fn real(root: &Path) -> Arc<dyn Disk> {
     Arc::new(disk::RealDisk::new(root))
+}
+
+/// The real file system, rooted at a directory in which nothing can be changed.
+pub fn read_only(root: &Path) -> Arc<dyn Disk> {
+    Arc::new(read_only::ReadOnlyDisk::new(root))
 }
 
 /// Fills as much of `buffer` as the file has from `offset` on; states how much that was.
