@@ -7,7 +7,7 @@
 //! The parts: `frame`, `block`, `file` and `checkpoint` say what the bytes are; `queue`, `index` and `tail_cache` are
 //! what is in memory, held together by `state` under one lock; `writer` is the one thread that writes, `reserve`
 //! makes files before it needs them, `copy_forward` frees old ones, `reader` reads; `recovery`, `scan`, `replay` and
-//! `hole` bring it all back.
+//! `hole` bring it all back; `inspect` looks at it without changing anything.
 
 mod block;
 mod checkpoint;
@@ -17,6 +17,7 @@ mod file;
 mod frame;
 mod hole;
 mod index;
+mod inspect;
 mod position;
 mod queue;
 mod reader;
@@ -41,6 +42,9 @@ use crate::io::{Context, Disk};
 use crate::{Error, Result};
 
 pub use executor::Executor;
+pub use inspect::{
+    JournalBlock, JournalFile, JournalFileRole, JournalFrame, JournalInspection, JournalReplay, TornBlock,
+};
 
 use checkpoint::{Checkpoint, ShardMarks};
 use position::{ALIGN, Position};

@@ -13,7 +13,7 @@ use crate::id::ShardId;
 use crate::io::{Context, Disk, read_full};
 use crate::{Error, Result};
 
-use super::block::{BLOCK_HEAD, BlockKind};
+use super::block::{BLOCK_HEAD, BlockHead, BlockKind};
 use super::file::{self, DIRECTORY, FILE_HEAD, FileHead, Name};
 use super::position::{ALIGN, Position};
 use super::replay::{Neighbours, Replay};
@@ -46,10 +46,21 @@ pub(crate) struct Tail {
 }
 
 /// One file of the folder whose header verifies.
-struct Candidate {
-    ready: ReadyFile,
+pub(super) struct Candidate {
+    pub(super) ready: ReadyFile,
     /// Where the file before it ends, as its checkpoint block states; `None` if it holds no block.
-    before: Option<Position>,
+    pub(super) before: Option<Position>,
+}
+
+/// Told of every block that is replayed.
+pub(super) type Visit<'a> = &'a mut dyn FnMut(&BlockHead, &[u8]) -> Result<()>;
+
+/// Where the blocks of a file end.
+struct FileEnd {
+    last_block: u64,
+    offset: u64,
+    /// Bytes of the block there whose write was interrupted.
+    torn: Option<u32>,
 }
 
 /// Reads everything under `journal/`. Changes nothing but leftovers of preparation.
@@ -59,7 +70,11 @@ pub(crate) fn recover(disk: &dyn Disk, file_bytes: u64) -> Result<Recovered> {
     let next_number = candidates.last().map_or(1, |last| last.ready.head.number + 1);
     let (used, ready): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|file| file.before.is_some());
     check_chain(&used)?;
-    let (replay, tail) = replay_all(&used)?;
+    let (replay, tail, torn) = replay_all(&used, &mut |_, _| Ok(()))?;
+    if let (Some(tail), Some(bytes)) = (&tail, torn) {
+        let (path, offset) = (file::path(tail.file.head.number), tail.offset);
+        tracing::warn!(path, offset, bytes, "cut a block whose write was interrupted; nobody was told of it");
+    }
     let mut files = Files { next_number, ..Files::default() };
     files.used = used.into_iter().map(|used| (used.ready.head.number, used.ready)).collect();
     let newest = files.used.last_key_value().map_or(0, |(number, _)| *number);
@@ -100,7 +115,7 @@ fn candidates(disk: &dyn Disk) -> Result<Vec<Candidate>> {
 }
 
 /// A file has this name only once its header is synced: one that does not verify was lost, and what else with it nobody knows.
-fn candidate(disk: &dyn Disk, number: u32) -> Result<Candidate> {
+pub(super) fn candidate(disk: &dyn Disk, number: u32) -> Result<Candidate> {
     let path = file::path(number);
     let file = disk.open(&path).context("open", &path)?;
     let mut bytes = vec![0; FILE_HEAD as usize];
@@ -130,7 +145,7 @@ fn checkpoint_before(scan: &mut Scan<'_>) -> Result<Option<Position>> {
 }
 
 /// Every file names the one before it; only the oldest may name one that has been recycled.
-fn check_chain(used: &[Candidate]) -> Result<()> {
+pub(super) fn check_chain(used: &[Candidate]) -> Result<()> {
     for pair in used.windows(2) {
         let (expected, found) = (pair[1].before.map(|before| before.file), pair[0].ready.head.number);
         if expected != Some(found) {
@@ -141,23 +156,26 @@ fn check_chain(used: &[Candidate]) -> Result<()> {
     Ok(())
 }
 
-fn replay_all(used: &[Candidate]) -> Result<(Replay, Option<Tail>)> {
-    let (mut replay, mut tail) = (Replay::default(), None);
+/// Replays all files; also states how long the torn block at the tail is, if there is one.
+pub(super) fn replay_all(used: &[Candidate], visit: Visit<'_>) -> Result<(Replay, Option<Tail>, Option<u32>)> {
+    let (mut replay, mut tail, mut torn) = (Replay::default(), None, None);
     for (place, candidate) in used.iter().enumerate() {
         let end = used.get(place + 1).and_then(|next| next.before).map(|before| u64::from(before.offset));
         let mut scan = Scan::new(candidate.ready.head, &*candidate.ready.file);
-        let (last_block, offset) = replay_file(&mut scan, &mut replay, end)?;
-        tail = Some(Tail { file: candidate.ready.clone(), last_block: last_block as u32, offset: offset as u32 });
+        let found = replay_file(&mut scan, &mut replay, end, visit)?;
+        let (last_block, offset) = (found.last_block as u32, found.offset as u32);
+        tail = Some(Tail { file: candidate.ready.clone(), last_block, offset });
+        torn = found.torn;
     }
-    Ok((replay, tail))
+    Ok((replay, tail, torn))
 }
 
-/// Replays one file up to `end`, or up to its torn or clean tail if it is the newest; gives where its last block begins and
-/// where it ends.
-fn replay_file(scan: &mut Scan<'_>, replay: &mut Replay, end: Option<u64>) -> Result<(u64, u64)> {
+/// Replays one file up to `end`, or up to its torn or clean tail if it is the newest.
+fn replay_file(scan: &mut Scan<'_>, replay: &mut Replay, end: Option<u64>, visit: Visit<'_>) -> Result<FileEnd> {
     let (number, mut last_block, mut offset, mut proven) = (scan.head.number, FILE_HEAD, FILE_HEAD, 0);
     while end.is_none_or(|end| offset < end) {
         let Found::Block(head, body) = scan.at(offset)? else { break };
+        visit(&head, body)?;
         proven = proven.max(durable_in(head.durable_upto, number));
         if head.kind == BlockKind::Proof {
             break;
@@ -166,27 +184,26 @@ fn replay_file(scan: &mut Scan<'_>, replay: &mut Replay, end: Option<u64>) -> Re
         replay.block(head.kind, at, body).map_err(|bad| rot(number, offset, &bad.what, &bad.affected))?;
         (last_block, offset) = (offset, offset + head.stride());
     }
-    match end {
-        Some(end) if offset == end => {}
+    let torn = match end {
+        Some(end) if offset == end => None,
         Some(end) => return Err(rot_in(scan, replay, offset, end)?),
         None => check_tail(scan, replay, offset, proven)?,
-    }
-    Ok((last_block, offset))
+    };
+    Ok(FileEnd { last_block, offset, torn })
 }
 
-/// The end of the newest file: all that follows must be bytes that were never durable.
-fn check_tail(scan: &mut Scan<'_>, replay: &Replay, offset: u64, proven: u64) -> Result<()> {
+/// The end of the newest file: all that follows must be bytes that were never durable. States how long a torn block is.
+fn check_tail(scan: &mut Scan<'_>, replay: &Replay, offset: u64, proven: u64) -> Result<Option<u32>> {
     let file_bytes = scan.head.file_bytes;
     let later = scan.next_head(offset + ALIGN, file_bytes)?;
     let proven = proven.max(later.map_or(0, |head| u64::from(head.position.offset)));
     if offset < proven {
         return Err(rot_in(scan, replay, offset, file_bytes)?);
     }
-    if let Found::BadBody(head, _) = scan.at(offset)? {
-        let (path, bytes) = (file::path(scan.head.number), head.len);
-        tracing::warn!(path, offset, bytes, "cut a block whose write was interrupted; nobody was told of it");
-    }
-    Ok(())
+    Ok(match scan.at(offset)? {
+        Found::BadBody(head, _) => Some(head.len),
+        Found::Block(..) | Found::Nothing => None,
+    })
 }
 
 /// Names what lies in the bad block at `offset`, as far as its own intact frames and the blocks after it tell.
