@@ -34,6 +34,13 @@ pub struct DataDir {
     lock: File,
 }
 
+/// A data directory that is only looked at, by as many as want to. Dropping it gives the directory free.
+#[derive(Debug)]
+pub struct HeldDataDir {
+    identity: Identity,
+    _lock: Option<File>,
+}
+
 /// Which node a data directory is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -95,6 +102,12 @@ pub enum DataDirError {
         /// What is wrong.
         why: String,
     },
+    /// There is no node's data.
+    #[error("{path} is no node's data directory: it has no {NODE_FILE}")]
+    NotANodes {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is data, but nothing that says whose.
     #[error("data directory {path} has a journal but no {NODE_FILE}")]
     NoIdentity {
@@ -117,6 +130,20 @@ struct NodeFile {
     history: String,
     dev: bool,
     created: String,
+}
+
+impl HeldDataDir {
+    /// Holds a node's directory, so that no node starts in it. Nothing in it is changed.
+    pub fn hold(path: &Path) -> Result<HeldDataDir, DataDirError> {
+        let lock = share_lock(path)?;
+        let identity = known_identity(path)?.ok_or_else(|| DataDirError::NotANodes { path: path.into() })?;
+        Ok(HeldDataDir { identity, _lock: lock })
+    }
+
+    /// The node whose directory it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
 }
 
 impl DataDir {
@@ -155,12 +182,7 @@ impl DataDir {
 
     /// The node this directory is, if it is one already.
     pub fn known_identity(&self) -> Result<Option<Identity>, DataDirError> {
-        let path = self.path.join(NODE_FILE);
-        match File::open(&path) {
-            Ok(file) => self.read_identity(&path, &file).map(Some),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io("open", &path)(error)),
-        }
+        known_identity(&self.path)
     }
 
     /// The directory.
@@ -175,23 +197,6 @@ impl DataDir {
         self.lock.flush()
     }
 
-    fn read_identity(&self, path: &Path, file: &File) -> Result<Identity, DataDirError> {
-        let bad = |why: String| DataDirError::BadIdentity { path: path.into(), why };
-        let table: toml::Table = read_toml(file).map_err(|error| bad(error.to_string()))?;
-        // The version comes first: the rest of a newer file may mean anything.
-        let format = table.get("format").and_then(toml::Value::as_integer).ok_or_else(|| bad("no format".into()))?;
-        let format = u32::try_from(format).map_err(|_| bad(format!("format {format}")))?;
-        if format > FORMAT {
-            return Err(DataDirError::NewerFormat { path: self.path.clone(), found: format });
-        }
-        let file: NodeFile = table.try_into().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
-        let history = u128::from_str_radix(&file.history, 16).map_err(|_| bad("history is not a number".into()))?;
-        if file.node == 0 || history == 0 {
-            return Err(bad("node and history are never 0".into()));
-        }
-        Ok(Identity { node: NodeId(file.node), history: HistoryId(history), dev: file.dev, created: file.created })
-    }
-
     fn create_identity(&self, path: &Path, dev: bool, now: &str) -> Result<Identity, DataDirError> {
         if self.path.join("journal").exists() {
             return Err(DataDirError::NoIdentity { path: self.path.clone() });
@@ -203,6 +208,47 @@ impl DataDir {
         let text = format!("# Which node this data directory is. Written once; not to be edited.\n{body}");
         write_synced(path, text.as_bytes()).map_err(io("write", path))?;
         Ok(Identity { node: NodeId(1), history: HistoryId(history), dev, created: now.into() })
+    }
+}
+
+/// The node that a directory is, if it is one.
+fn known_identity(dir: &Path) -> Result<Option<Identity>, DataDirError> {
+    let path = dir.join(NODE_FILE);
+    match File::open(&path) {
+        Ok(file) => read_identity(dir, &path, &file).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io("open", &path)(error)),
+    }
+}
+
+fn read_identity(dir: &Path, path: &Path, file: &File) -> Result<Identity, DataDirError> {
+    let bad = |why: String| DataDirError::BadIdentity { path: path.into(), why };
+    let table: toml::Table = read_toml(file).map_err(|error| bad(error.to_string()))?;
+    // The version comes first: the rest of a newer file may mean anything.
+    let format = table.get("format").and_then(toml::Value::as_integer).ok_or_else(|| bad("no format".into()))?;
+    let format = u32::try_from(format).map_err(|_| bad(format!("format {format}")))?;
+    if format > FORMAT {
+        return Err(DataDirError::NewerFormat { path: dir.into(), found: format });
+    }
+    let file: NodeFile = table.try_into().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
+    let history = u128::from_str_radix(&file.history, 16).map_err(|_| bad("history is not a number".into()))?;
+    if file.node == 0 || history == 0 {
+        return Err(bad("node and history are never 0".into()));
+    }
+    Ok(Identity { node: NodeId(file.node), history: HistoryId(history), dev: file.dev, created: file.created })
+}
+
+/// Locks a directory's lock file together with others who look; `None` if there is none, so that no node has ever run there.
+fn share_lock(dir: &Path) -> Result<Option<File>, DataDirError> {
+    let path = dir.join(LOCK_FILE);
+    let lock = match File::open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        lock => lock.map_err(io("open", &path))?,
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: dir.into(), owner: read_toml(&lock).ok() }),
+        Err(TryLockError::Error(error)) => Err(io("lock", &path)(error)),
     }
 }
 
@@ -253,6 +299,25 @@ mod tests {
         let words = format!("is in use by skein pid {} (listening on 127.0.0.1:7400", std::process::id());
         assert!(refused.to_string().contains(&words), "{refused}");
         drop(held);
+        DataDir::lock(dir.path(), &owner()).unwrap();
+    }
+
+    #[test]
+    fn those_who_only_look_share_a_directory_and_change_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("nothing");
+        assert!(matches!(HeldDataDir::hold(&missing), Err(DataDirError::NotANodes { .. })) && !missing.exists());
+        let node = DataDir::lock(dir.path(), &owner()).unwrap();
+        let identity = node.identity(true, "now").unwrap();
+        let refused = HeldDataDir::hold(dir.path()).unwrap_err();
+        assert!(matches!(&refused, DataDirError::InUse { owner: Some(found), .. } if *found == owner()), "{refused}");
+        drop(node);
+        let before = std::fs::read(dir.path().join(LOCK_FILE)).unwrap();
+        let (one, other) = (HeldDataDir::hold(dir.path()).unwrap(), HeldDataDir::hold(dir.path()).unwrap());
+        assert_eq!((one.identity(), other.identity()), (&identity, &identity));
+        assert!(matches!(DataDir::lock(dir.path(), &owner()), Err(DataDirError::InUse { .. })));
+        assert_eq!(std::fs::read(dir.path().join(LOCK_FILE)).unwrap(), before);
+        drop((one, other));
         DataDir::lock(dir.path(), &owner()).unwrap();
     }
 

@@ -8,7 +8,7 @@ pub mod auth;
 pub mod client;
 pub mod config;
 mod connection;
-mod data_dir;
+pub mod data_dir;
 mod http;
 pub mod node;
 mod operation;

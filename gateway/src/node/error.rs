@@ -30,6 +30,7 @@ impl From<DataDirError> for StartError {
             DataDirError::InUse { .. } => "stop that node first, or give another --data-dir".into(),
             DataDirError::NewerFormat { .. } => "start it with the newer skein that wrote it".into(),
             DataDirError::BadIdentity { .. } => "put node.toml back from a copy, or use another data directory".into(),
+            DataDirError::NotANodes { .. } => "give the --data-dir of a node".into(),
             DataDirError::NoIdentity { path } => {
                 format!("put node.toml back from a copy, or remove {} if its messages are not wanted", path.display())
             }
