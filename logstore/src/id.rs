@@ -121,6 +121,11 @@ impl ServerMsgId {
         ServerMsgId(ms << 22 | u64::from(shard.0) << 10 | u64::from(counter))
     }
 
+    /// The shard that gave it.
+    pub fn shard(self) -> ShardId {
+        ShardId((self.0 >> 10) as u16 & 0xfff)
+    }
+
     /// The millisecond part as Unix time.
     pub fn time(self) -> TimeMs {
         TimeMs((self.0 >> 22) + Self::EPOCH_MS)
@@ -257,5 +262,6 @@ mod tests {
         let late = ServerMsgId::pack(TimeMs(ServerMsgId::EPOCH_MS + 6), ShardId(0), 0);
         assert!(early < late);
         assert_eq!(late.time(), TimeMs(ServerMsgId::EPOCH_MS + 6));
+        assert_eq!((early.shard(), late.shard()), (ShardId(4095), ShardId(0)));
     }
 }

@@ -7,7 +7,7 @@
 //! | 2 | usage: the command line is not understood |
 //! | 3 | refused by the server |
 //! | 4 | the server cannot be reached |
-//! | 5 | a verification found a difference |
+//! | 5 | a verification found a difference, or rot |
 //! | 70 | a running node stopped itself because a write or sync failed |
 //! | 130 | a second signal ended a node that was draining |
 

@@ -12,6 +12,7 @@ mod bench;
 mod config;
 mod demo;
 mod exit;
+mod log;
 mod output;
 mod profile;
 mod replay;
@@ -66,6 +67,8 @@ enum Command {
     Token(admin::TokenArgs),
     /// Shards, for administrators
     Shard(admin::ShardArgs),
+    /// The log on disk, looked at while no node runs: list, show, find, verify, rebuild
+    Log(log::Args),
     #[command(flatten)]
     User(user::Command),
 }
@@ -93,6 +96,7 @@ fn main() -> std::process::ExitCode {
         Command::AdminUser(args) => admin::run_user(args, &globals),
         Command::Token(args) => admin::run_token(args, &globals),
         Command::Shard(args) => admin::run_shard(args, &globals),
+        Command::Log(args) => log::run(args, &globals),
         Command::User(command) => user::run(command, &globals),
     })
 }

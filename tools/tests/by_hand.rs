@@ -285,7 +285,8 @@ fn every_command_shows_examples() {
     let commands = "server,demo,replay,bench,bench send,config,config check,config print,config init-keys,\
         register,login,logout,whoami,profiles,send,tail,history,conversations,group,chat,health,\
         group create,group add,group remove,group leave,group members,user,user import,token,token mint,\
-        shard,shard list,shard seal";
+        shard,shard list,shard seal,\
+        log,log ls,log show,log stats,log find,log verify,log rebuild";
     for command in commands.split(',') {
         let words = help(&command.split(' ').collect::<Vec<_>>());
         assert!(words.contains("Examples:\n  ") && words.contains(&format!("skein {command}")), "{command}: {words}");

@@ -23,6 +23,8 @@ mod tail;
 mod target;
 
 pub use identity::{connect_options, server_of};
+pub use record::{kind_name, uuid};
+pub use target::parse_id;
 
 /// The commands.
 #[derive(Subcommand)]
@@ -110,6 +112,6 @@ fn time(ms: u64) -> String {
 }
 
 /// The log's time as RFC 3339; empty: none.
-fn log_time(time: TimeMs) -> String {
+pub fn log_time(time: TimeMs) -> String {
     if time.0 == 0 { String::new() } else { self::time(time.0) }
 }

@@ -179,7 +179,7 @@ fn sender(record: &Record) -> UserId {
     }
 }
 
-fn kind_name(kind: RecordKind) -> String {
+pub fn kind_name(kind: RecordKind) -> String {
     match kind {
         RecordKind::TEXT => "text".into(),
         RecordKind::CUSTOM => "custom".into(),

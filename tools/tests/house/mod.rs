@@ -70,6 +70,20 @@ impl House {
         }
     }
 
+    /// SIGTERM, and its end.
+    pub fn stop(&mut self) {
+        if let Some(mut node) = self.node.take() {
+            let pid = node.id().to_string();
+            assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+            assert!(node.wait().unwrap().success());
+        }
+    }
+
+    /// The node's process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.node.as_ref().map(Child::id)
+    }
+
     pub fn data(&self) -> PathBuf {
         self.data.clone()
     }
