@@ -99,7 +99,7 @@ pub enum Error {
     /// A shard has segments, but no manifest that lists them.
     #[error(
         "{path} is missing, and shard {shard} has {segments} segments; nothing was changed; \
-             repair: copy it from a peer or a backup, or make it anew: skein log rebuild"
+             repair: copy it from a peer or a backup"
     )]
     MissingManifest {
         /// The file that is not there.
@@ -112,7 +112,7 @@ pub enum Error {
     /// A manifest does not verify, or says what cannot be.
     #[error(
         "rot in {path} (manifest of shard {shard}): {what}; nothing was changed; \
-             repair: copy it from a peer or a backup, or make it anew: skein log rebuild"
+             repair: copy it from a peer or a backup"
     )]
     ManifestRot {
         /// The file, relative to the data directory.
