@@ -9,6 +9,7 @@ use logstore::id::{
     Term, TimeMs, UserId,
 };
 use logstore::io::faulty::FaultyDisk;
+use logstore::merge::MergePlan;
 use logstore::segment::{BlockCache, Item, Level, SegmentId};
 use logstore::{Entry, EntryKind, Journal, JournalOptions, RecordKind, SegmentSet};
 
@@ -148,15 +149,16 @@ impl Replica {
     /// Carries out all merges that are due, and lets the store follow each.
     pub(super) fn merge(&self) -> crate::Result<()> {
         let mut work = self.work();
-        loop {
-            let plan = {
-                let (state, records) = &*self.core.read();
-                merge::due(state.layout(), records.sealed().manifest())
-            };
-            let Some(plan) = plan else { return Ok(()) };
+        while let Some(plan) = self.due() {
             let before = work.merge(&plan)?;
             work.store_follows(&before);
         }
+        Ok(())
+    }
+
+    pub(super) fn due(&self) -> Option<MergePlan> {
+        let (state, records) = &*self.core.read();
+        merge::due(state.layout(), records.sealed().manifest())
     }
 
     pub(super) fn work(&self) -> Work {

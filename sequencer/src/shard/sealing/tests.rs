@@ -1,7 +1,11 @@
 //! Merges and the store change how a shard is kept, never what it is.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use logstore::id::SegmentOrdinal;
 use logstore::io::faulty::{FaultyDisk, Survives};
+use logstore::segment::Level;
 
 use super::absorb::{believed, follow};
 use super::replica::{Log, Replica, content, restored};
@@ -156,6 +160,83 @@ fn a_store_that_is_lost_damaged_or_of_another_life_is_made_anew_and_changes_noth
         assert_eq!(restored.state.digest(), digest, "trial {trial}");
         follow(&disk.handle(), restored.sealed.manifest(), &restored.sealed, &mut |_| {}, &|| true).unwrap();
         assert_eq!(store_hash(&disk), whole.0, "trial {trial}");
+    }
+}
+
+#[test]
+fn a_merge_of_merges_costs_the_store_its_mark_and_no_row() {
+    let log = log();
+    let replica = Replica::open(&FaultyDisk::new());
+    let mut before = None;
+    while before.is_none() {
+        replica.feed(&log, 1);
+        replica.seal();
+        match replica.due().filter(|plan| plan.level == Level(2)) {
+            Some(plan) => before = Some(replica.work().merge(&plan).unwrap()),
+            None => replica.merge().unwrap(),
+        }
+    }
+    let sealed = replica.core.read().1.sealed().clone();
+    let absorbed = |before| {
+        let mut bytes = 0;
+        let mark = follow(&replica.disk.handle(), before, &sealed, &mut |more| bytes += more, &|| true).unwrap();
+        assert_eq!(mark, SegmentOrdinal(8));
+        bytes
+    };
+    assert_eq!(absorbed(before.as_ref().unwrap()), 0);
+    assert_eq!(absorbed(sealed.manifest()), 0, "its mark is that of the larger segment now");
+}
+
+#[test]
+fn seals_and_merges_at_the_same_time_lose_nothing() {
+    let mut log = Log::new();
+    for number in 1..=24 {
+        log.push_generation(number);
+        if number > 2 && number % 2 == 1 {
+            log.push_merge(number - 2, number - 1, 1);
+        }
+    }
+    let (calm, busy) = (Replica::open(&FaultyDisk::new()), Replica::open(&FaultyDisk::new()));
+    calm.feed(&log, usize::MAX);
+    calm.seal();
+    let is_over = AtomicBool::new(false);
+    busy.disk.hold_syncs();
+    std::thread::scope(|threads| {
+        // A slow disk, so that one is in the middle of publishing when the other comes.
+        threads.spawn(|| {
+            while !is_over.load(Ordering::Acquire) {
+                if busy.disk.wait_for_held_sync(Duration::from_millis(5)) {
+                    std::thread::sleep(Duration::from_millis(1));
+                    busy.disk.release_one_sync();
+                }
+            }
+        });
+        let over = Over(&is_over);
+        let sealing = threads.spawn(|| {
+            while (busy.core.applied().0 as usize) < log.entries.len() {
+                busy.feed(&log, 3);
+                busy.seal();
+            }
+        });
+        while !sealing.is_finished() {
+            busy.merge().unwrap();
+        }
+        busy.merge().unwrap();
+        drop(over);
+    });
+    busy.disk.release_syncs();
+    assert_eq!(busy.content(), calm.content());
+    calm.merge().unwrap();
+    assert_eq!((busy.segments(), busy.digest()), (calm.segments(), calm.digest()));
+    assert_eq!(busy.segments().len(), 13, "11 merges and two seals that nobody asked to merge");
+}
+
+/// Says that it is over, also when a test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
