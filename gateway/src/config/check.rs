@@ -15,6 +15,7 @@ impl Config {
         self.check_addresses()?;
         self.check_sizes()?;
         self.check_auth()?;
+        self.check_log()?;
         self.check_limits()
     }
 
@@ -104,6 +105,17 @@ impl Config {
         })?;
         // A session in the log ends after 30 days without a refresh: a longer token would only promise too much.
         require(refresh.0.as_secs() <= 30 * 24 * 3600, "auth.refresh_token_lifetime", || "must be at most 30d".into())
+    }
+
+    /// A word that is no level would be taken for the name of a part, and silence all others.
+    fn check_log(&self) -> Result<(), Fault> {
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        let level_of = |directive: &str| directive.rsplit('=').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let bad = self.log.level.split(',').find(|directive| !LEVELS.contains(&level_of(directive).as_str()));
+        require(bad.is_none(), "log.level", || {
+            let bad = bad.unwrap_or_default();
+            format!("{bad:?} is not a level ({}), nor PART=LEVEL", LEVELS.join(", "))
+        })
     }
 
     fn check_limits(&self) -> Result<(), Fault> {

@@ -244,7 +244,7 @@ fn unknown_key(key: String, origin: String, known: &Value) -> ConfigError {
     let mut keys = Vec::new();
     flatten("", known, &mut keys);
     let near = keys.into_iter().map(|(known, _)| (distance(&known, &key), known)).min();
-    let nearest = near.filter(|(distance, _)| *distance <= 3.max(key.len() / 4)).map(|(_, known)| known);
+    let nearest = near.filter(|(distance, _)| *distance <= (key.len() / 3).clamp(1, 4)).map(|(_, known)| known);
     ConfigError::UnknownKey { key, origin, nearest }
 }
 

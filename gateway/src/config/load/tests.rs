@@ -76,6 +76,24 @@ fn an_unknown_key_of_the_environment_is_named_with_its_variable() {
 }
 
 #[test]
+fn only_what_is_near_is_suggested() {
+    let near = |key| match load(&Sources { flags: pairs(&[(key, "1")]), ..Sources::default() }) {
+        Err(ConfigError::UnknownKey { nearest, .. }) => nearest,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(near("journal.file_byte").as_deref(), Some("journal.file_bytes"));
+    assert_eq!(near("shard").as_deref(), Some("shards"));
+    assert_eq!((near("bogus"), near("x")), (None, None));
+}
+
+#[test]
+fn levels_may_be_given_for_parts() {
+    for level in ["info", "WARN", "off", "info,gateway=debug, openraft=error"] {
+        load(&Sources { flags: pairs(&[("log.level", level)]), ..Sources::default() }).unwrap();
+    }
+}
+
+#[test]
 fn a_section_is_not_a_key() {
     let sources = Sources { flags: pairs(&[("journal", "5")]), ..Sources::default() };
     assert!(matches!(load(&sources), Err(ConfigError::UnknownKey { .. })));
@@ -151,6 +169,9 @@ fn values_that_cannot_work_together_are_refused() {
         ("limits.text_bytes", "64KiB"),
         ("limits.batch_messages", "0"),
         ("limits.password_bytes_min", "2000"),
+        ("log.level", "loud"),
+        ("log.level", "info,gateway=loud"),
+        ("log.level", ""),
     ] {
         let error = load(&Sources { flags: pairs(&[(key, text)]), ..Sources::default() }).unwrap_err();
         assert!(matches!(&error, ConfigError::BadValue { .. }), "{key}: {error}");
