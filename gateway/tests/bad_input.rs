@@ -107,6 +107,105 @@ async fn whatever_is_asked_wrongly_gets_its_own_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_send_that_is_refused_takes_a_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let (ada, ben) = (register(&node, "ada").await, register(&node, "ben").await);
+    let mut raw = Raw::signed_in(&node, &ada.access_token).await;
+    let chat = open(&mut raw, "ben").await;
+    let mut bens = Raw::signed_in(&node, &ben.access_token).await;
+    let create = proto::CreateGroup { name: "not hers".into(), members: vec![], request_id: new_id() };
+    let foreign = bens.ask::<proto::GroupReply>(Operation::CreateGroup, &create).await.unwrap().conversation;
+    let good = |text: &str| text_message(&chat, text);
+    let first = good("first");
+    let ahead = uuid::Timestamp::from_unix(uuid::NoContext, u64::from(u32::MAX), 0);
+    let id = |id: uuid::Uuid| gateway::wire::convert::id_bytes(id.as_u128());
+
+    // Alone, between good ones, each with its own error; then what surrounds a message is wrong.
+    let wrong = [
+        (proto::Outgoing { content: vec![b'x'; 16_385].into(), ..good("") }, Code::TooLong),
+        (proto::Outgoing { content: Bytes::from_static(b"caf\xe9"), ..good("") }, Code::NotUtf8),
+        (proto::Outgoing { kind: 3, ..good("membership is not sent") }, Code::BadField),
+        (proto::Outgoing { client_msg_id: id(uuid::Uuid::nil()), ..good("no id") }, Code::BadField),
+        (proto::Outgoing { conversation: foreign.clone(), ..good("not a member") }, Code::NotMember),
+        (proto::Outgoing { conversation: Bytes::from_static(&[0; 16]), ..good("nowhere") }, Code::NoSuchConversation),
+        (proto::Outgoing { content: Bytes::from_static(b"other"), ..first.clone() }, Code::IdempotencyConflict),
+    ];
+    let mut expected = 1;
+    for message in std::iter::once(first).chain(wrong.iter().map(|(message, _)| message.clone())) {
+        let send = proto::Send { messages: vec![message, good("good")], ..Default::default() };
+        let reply: proto::SendReply = raw.ask(Operation::Send, &send).await.unwrap();
+        let code_of = reply.refusals.first().map(|refusal| code(refusal.error.as_ref().unwrap()));
+        let wanted = wrong.iter().find(|(message, _)| *message == send.messages[0]).map(|(_, code)| *code);
+        assert_eq!((code_of, reply.refusals.len()), (wanted, usize::from(wanted.is_some())));
+        let places = if wanted.is_some() { vec![0, expected] } else { vec![expected, expected + 1] };
+        assert_eq!(reply.seq_ids, places, "{wanted:?}");
+        expected += if wanted.is_some() { 1 } else { 2 };
+    }
+    let short = proto::Outgoing { conversation: Bytes::from_static(&[1; 15]), ..good("") };
+    let many = vec![good("x"); 257];
+    for (messages, code) in [(vec![], Code::BadField), (many, Code::TooMany), (vec![good("x"), short], Code::BadField)]
+    {
+        assert_eq!(ask(&mut raw, Operation::Send, &proto::Send { messages, ..Default::default() }).await, code);
+    }
+
+    // An id of the future ends the epoch: what follows it waits for a new one, and an older one is over.
+    let future = proto::Outgoing { client_msg_id: id(uuid::Uuid::new_v7(ahead)), ..good("from the future") };
+    let send = |epoch, messages| proto::Send { epoch, messages, want_accepted: false };
+    let reply: proto::SendReply = raw.ask(Operation::Send, &send(1, vec![future, good("held up")])).await.unwrap();
+    let codes: Vec<_> = reply.refusals.iter().map(|refusal| code(refusal.error.as_ref().unwrap())).collect();
+    assert_eq!((reply.seq_ids, codes), (vec![0, 0], vec![Code::ClockSkew, Code::PredecessorFailed]));
+    let reply: proto::SendReply = raw.ask(Operation::Send, &send(2, vec![good("again")])).await.unwrap();
+    assert_eq!(reply.seq_ids, [expected]);
+    assert_eq!(ask(&mut raw, Operation::Send, &send(1, vec![good("late")])).await, Code::PredecessorFailed);
+
+    let seqs = |records: &[proto::Record]| records.iter().map(|record| record.seq_id).collect::<Vec<_>>();
+    assert_eq!(seqs(&raw.history(&chat).await), (1..=expected).collect::<Vec<_>>());
+    assert_eq!(bens.history(&foreign).await.len(), 1, "and none elsewhere");
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_newer_than_this_node_is_skipped_and_spoken_to_in_its_own_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let (ada, _) = (register(&node, "ada").await, register(&node, "ben").await);
+    let mut raw = Raw::connect(&node).await;
+    let later = proto::Hello { version: 7, capabilities: vec!["telepathy".into()], ..hello(&ada.access_token) };
+    let reply: proto::HelloReply = raw.ask_with_more(Operation::Hello, &later).await.unwrap();
+    assert_eq!((reply.version, reply.capabilities), (1, vec![]));
+    let open = proto::OpenDirect { name: "ben".into(), ..Default::default() };
+    let chat = raw.ask_with_more::<proto::Conversation>(Operation::OpenDirect, &open).await.unwrap().conversation;
+    let send = proto::Send { messages: vec![text_message(&chat, "hello")], ..Default::default() };
+    let reply: proto::SendReply = raw.ask_with_more(Operation::Send, &send).await.unwrap();
+    assert_eq!((reply.seq_ids, reply.refusals), (vec![1], vec![]));
+    let history = proto::History { conversation: chat.clone(), ..Default::default() };
+    let page: proto::HistoryReply = raw.ask_with_more(Operation::History, &history).await.unwrap();
+    assert_eq!(raw::texts(&page.records), ["hello"]);
+    let read = proto::Cursors { moves: vec![proto::CursorMove { conversation: chat, seq_id: 1 }] };
+    assert_eq!(raw.ask_with_more::<proto::CursorsReply>(Operation::Read, &read).await.unwrap().refusals, []);
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_token_is_good_once_and_for_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let ada = register(&node, "ada").await;
+    let mut raw = Raw::connect(&node).await;
+    let refresh = |token: &str| proto::Refresh { refresh_token: token.into() };
+    let second: proto::Tokens = raw.ask(Operation::Refresh, &refresh(&ada.refresh_token)).await.unwrap();
+    assert_eq!((second.user, second.refresh_token == ada.refresh_token), (ada.user, false));
+    assert_eq!(ask(&mut raw, Operation::Refresh, &refresh(&ada.refresh_token)).await, Code::SessionOver);
+    assert_eq!(ask(&mut raw, Operation::Refresh, &refresh(&second.refresh_token)).await, Code::SessionOver);
+    for token in ["", "x.y.z", &ada.access_token] {
+        assert_eq!(ask(&mut raw, Operation::Refresh, &refresh(token)).await, Code::Unauthenticated, "{token}");
+    }
+    assert_eq!(raw.hello(hello(&second.access_token)).await.user, ada.user, "what was given out lasts until it ends");
+    node.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn signing_in_wrongly_is_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let node = start(dir.path()).await;

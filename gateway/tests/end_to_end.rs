@@ -168,6 +168,28 @@ fn halt(shard: &Arc<Shard>) -> mpsc::Sender<()> {
     release
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn accepted_comes_before_anything_is_durable_and_only_to_who_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(dir.path()).await;
+    let (ada, _) = (register(&node, "ada").await, register(&node, "ben").await);
+    let mut raw = Raw::signed_in(&node, &ada.access_token).await;
+    let chat = open(&mut raw, "ben").await;
+    let halted = halt(node.sequencer().shard_of(ConversationId::from_bytes(chat[..].try_into().unwrap())));
+    let messages =
+        vec![text_message(&chat, "one"), text_message(&chat, &"x".repeat(20_000)), text_message(&chat, "two")];
+    let id = raw.send(Operation::Send, &proto::Send { messages, want_accepted: true, epoch: 0 }).await;
+    let push = raw.push().await;
+    assert_eq!(push.header.operation, Operation::Accepted.number());
+    assert_eq!(proto::Accepted::decode(push.body).unwrap(), proto::Accepted { request_id: id, messages: 2 });
+    drop(halted);
+    let reply: proto::SendReply = raw.answer(id).await.unwrap();
+    assert_eq!(reply.seq_ids, [1, 0, 2]);
+    assert_eq!(raw.send_texts(&chat, &["three"]).await.seq_ids, [3]);
+    assert!(raw.pushed().is_empty(), "nobody asked");
+    node.drain().await;
+}
+
 /// Two groups of one shard and one of another, made by somebody with one more member.
 async fn three_groups(node: &Node, raw: &mut Raw, member: u64) -> [Bytes; 3] {
     let shard_of = |group: &Bytes| node.sequencer().shard_of(ConversationId::from_bytes(group[..].try_into().unwrap()));

@@ -9,11 +9,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use house::{Answer, House};
+use house::{Answer, House, PATIENCE, ended};
 use serde_json::Value;
-
-/// Longer than anything here takes on a busy machine; reached only when something is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn seqs(records: &[Value]) -> Vec<u64> {
     records.iter().map(|record| record["seq_id"].as_u64().unwrap()).collect()
@@ -130,8 +127,9 @@ fn what_is_typed_wrongly_is_answered_in_one_line_with_a_code() {
     refused(house.run(&["tail", "-o", "yaml"]), 2, "yaml");
     refused(house.run(&["token", "mint", "bob"]), 2, "--data-dir");
     refused(house.run(&["--server", "127.0.0.1:1", "health"]), 4, "skein server --dev");
-    let forged = Answer(house.skein(&["conversations"]).env("SKEIN_TOKEN", "forged").output().unwrap());
-    refused(forged, 3, "unauthenticated");
+    let mut forged = house.skein(&["conversations"]);
+    forged.env("SKEIN_TOKEN", "forged");
+    refused(ended(forged, b""), 3, "unauthenticated");
 
     // What is refused takes no place, and what follows it is sent.
     let sent = house.run_with_input(&["send", "--to", "alice", "-o", "json"], b"one\n\xff\xfe\ntwo\n").ended_with(3);
@@ -156,8 +154,9 @@ fn what_administrators_do_needs_no_password() {
 
     let token = house.mint("zoe");
     assert_eq!(token.split_whitespace().count(), 1);
-    let sent = house.skein(&["send", "--to", "alice", "by token"]).env("SKEIN_TOKEN", &token).output().unwrap();
-    Answer(sent).done();
+    let mut sent = house.skein(&["send", "--to", "alice", "by token"]);
+    sent.env("SKEIN_TOKEN", &token);
+    ended(sent, b"").done();
     let key = house.data().join("keys/admin.pem");
     let shards = house.run(&["shard", "list", "--admin-key", key.to_str().unwrap(), "-o", "json"]).done().json();
     assert_eq!(shards.len(), 4);
@@ -165,6 +164,48 @@ fn what_administrators_do_needs_no_password() {
     assert_eq!(unsealed, 2, "the group's first record and one message");
     house.run(&["shard", "seal", "--all", "--data-dir", data]).done();
     house.run(&["health", "--data-dir", data]).done();
+}
+
+#[test]
+fn many_tokens_are_minted_also_where_look_ups_are_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let house = House::with(dir, vec!["--set".into(), "limits.find_users=2".into()]);
+    let data = house.data();
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/sample/sample.jsonl");
+    let replayed = house.run(&["replay", sample, "--data-dir", data.to_str().unwrap(), "-o", "json"]).done().json();
+    assert_eq!((&replayed[0]["verified"], &replayed[0]["mismatches"]), (&506.into(), &0.into()));
+}
+
+#[test]
+fn a_minted_token_lasts_as_long_as_is_said() {
+    let house = House::new();
+    let data = house.data();
+    let mint = |lifetime: &str| {
+        let args =
+            ["token", "mint", "alice", "--lifetime", lifetime, "--data-dir", data.to_str().unwrap(), "-o", "json"];
+        house.run(&args)
+    };
+    let now_ms = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    for (asked, seconds) in [("1s", 1), ("2h", 7200), ("30d", 30 * 86_400)] {
+        let minted = mint(asked).done();
+        let lasts_ms = minted.json()[0]["expires_at_ms"].as_u64().unwrap().saturating_sub(now_ms());
+        assert!(lasts_ms <= seconds * 1000 && lasts_ms + 60_000 > seconds * 1000, "{asked}: {lasts_ms} ms");
+        assert_eq!(minted.complaint(), "");
+    }
+    assert!(mint("400d").done().complaint().contains("no token for that long"));
+    assert!(mint("0s").ended_with(2).complaint().contains("at least 1s"));
+}
+
+#[test]
+fn a_tail_of_a_group_that_is_not_ones_own_is_refused_and_not_waited_for() {
+    let house = House::new();
+    house.sign_in("alice");
+    let group = house.run(&["group", "create", "hers", "-o", "json"]).done().json()[0]["conversation"].clone();
+    house.sign_in("bob");
+    for more in [&[][..], &["--new"], &["--from-beginning"]] {
+        let answer = house.run(&[&["tail", "--group", group.as_str().unwrap()], more].concat()).ended_with(3);
+        assert!(answer.complaint().contains("no_such_conversation"), "{answer}");
+    }
 }
 
 /// A tail that runs beside, read line by line.

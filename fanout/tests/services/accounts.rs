@@ -76,6 +76,18 @@ async fn names_and_passwords_outside_the_table_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_up_names_as_many_as_the_table_says() {
+    let world = World::with_limits(fanout::Limits { find_users: 2, ..Default::default() }).await;
+    let [ann, ben, cam] = world.users(["ann", "ben", "cam"]).await;
+    let accounts = &world.services.accounts;
+    let names = ["ann", "nobody", "cam"].map(str::to_owned);
+    assert_eq!(accounts.find_names(&names[..2]).unwrap(), [(ann, "ann".to_owned())]);
+    assert_eq!(accounts.find_names(&names).unwrap_err().code, Code::TooMany);
+    assert_eq!(accounts.find_ids(&[ben, cam]).unwrap().len(), 2);
+    assert_eq!(accounts.find_ids(&[ann, ben, cam]).unwrap_err().code, Code::TooMany);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thousands_of_accounts_are_imported_at_once_and_again_to_the_same() {
     let world = World::new().await;
     let names: Vec<(String, String)> = (0..3000).map(|n| (format!("user-{n}"), String::new())).collect();

@@ -185,6 +185,29 @@ async fn pages_of_history_follow_each_other_and_end_at_their_bounds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_may_be_as_wide_as_the_table_says_and_an_open_end_is_no_range() {
+    let world = World::with_limits(Limits { history_span: 5, ..Limits::default() }).await;
+    let [ann, ben] = world.users(["ann", "ben"]).await;
+    let group = world.group(ann, &[ben]).await;
+    for n in 2..=20 {
+        world.say(ann, group, &n.to_string()).await;
+    }
+    let read = async |from, to, newest_first| {
+        let query = HistoryQuery { from: SeqId(from), to: SeqId(to), newest_first, ..query(group) };
+        let page = world.services.messages.history(ben, query).await.map_err(|fault| fault.code)?;
+        Ok(page.records.iter().map(|record| record.head.seq.0).collect::<Vec<_>>())
+    };
+    assert_eq!(read(3, 8, false).await, Ok((3..=8).collect()));
+    assert_eq!(read(8, 3, true).await, Ok((3..=8).rev().collect()));
+    assert_eq!((read(3, 9, false).await, read(9, 3, true).await), (Err(Code::BadRange), Err(Code::BadRange)));
+    assert_eq!((read(8, 3, false).await, read(3, 8, true).await), (Err(Code::BadRange), Err(Code::BadRange)));
+    for (from, to, newest_first) in [(1, 0, false), (20, 0, true), (0, 0, true), (0, 0, false)] {
+        let page = read(from, to, newest_first).await.unwrap();
+        assert_eq!(page.len(), 20, "from {from}, newest first: {newest_first}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connections_requests_behind_an_opening_are_bounded() {
     let world = World::with_limits(Limits { requests_in_flight: 2, ..Limits::default() }).await;
     let [ann, ben] = world.users(["ann", "ben"]).await;

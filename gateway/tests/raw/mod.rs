@@ -141,6 +141,24 @@ impl Raw {
         self.answer(id).await
     }
 
+    /// Asks as somebody would who knows a later version: with fields that are unknown here.
+    pub async fn ask_with_more<T: Message + Default>(
+        &mut self,
+        operation: Operation,
+        body: &impl Message,
+    ) -> Result<T, proto::Error> {
+        self.request_id += 1;
+        let mut out = BytesMut::new();
+        frame::encode_with(&mut out, 0, operation.number(), self.request_id, |out| {
+            // Field 500 is a number, 501 bytes, 502 and 503 fixed.
+            out.extend_from_slice(b"\xa0\x1f\x2a\xaa\x1f\x03new");
+            body.encode_raw(out);
+            out.extend_from_slice(b"\xb1\x1f\x01\x02\x03\x04\x05\x06\x07\x08\xbd\x1f\x01\x02\x03\x04");
+        });
+        self.stream.write_all(&out).await.unwrap();
+        self.answer(self.request_id).await
+    }
+
     pub async fn answer<T: Message + Default>(&mut self, id: u32) -> Result<T, proto::Error> {
         loop {
             let frame = self.frame().await.expect("the connection stays open");

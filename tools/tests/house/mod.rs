@@ -5,8 +5,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use serde_json::Value;
+
+/// Longer than anything here takes on a busy machine; reached only when something is broken.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A home directory with a node beside it.
 pub struct House {
@@ -99,18 +104,11 @@ impl House {
     }
 
     pub fn run(&self, args: &[&str]) -> Answer {
-        Answer(self.skein(args).output().unwrap())
+        self.run_with_input(args, b"")
     }
 
     pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Answer {
-        let mut command = self.skein(args);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        std::thread::scope(|scope| {
-            // A command that ends early takes no more: what it says and its code tell why.
-            scope.spawn(move || drop(stdin.write_all(input)));
-            Answer(child.wait_with_output().unwrap())
-        })
+        ended(self.skein(args), input)
     }
 
     pub fn sign_in(&self, name: &str) {
@@ -128,6 +126,26 @@ impl Drop for House {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// What a command says that ends by itself. One that does not is killed, which is no exit code.
+pub fn ended(mut command: Command, input: &[u8]) -> Answer {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let pid = child.id().to_string();
+    let (done, is_done) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        // A command that ends early takes no more: what it says and its code tell why.
+        scope.spawn(move || drop(stdin.write_all(input)));
+        scope.spawn(move || {
+            if is_done.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-9", &pid]).status();
+            }
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(done);
+        Answer(output)
+    })
 }
 
 pub struct Answer(pub Output);
