@@ -64,7 +64,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
         self.hasher.hash_one(key)
     }
 
-    /// Brings near the rows that most likely belong to these hashes, in every layer; see [`Sharded::touch`].
+    /// Brings near the rows that most likely belong to these hashes, in every layer; see `Sharded::touch`.
     pub fn touch(&self, hashes: impl Iterator<Item = u64> + Clone, look: impl Fn(&K, &V) -> u64) -> u64 {
         let frozen = self.frozen.iter().rev().map(Arc::as_ref);
         let layers = std::iter::once(&self.current).chain(frozen).chain([&self.base]);
