@@ -36,8 +36,10 @@ pub(crate) fn look(
     member: &MemberRow,
 ) -> Option<Row> {
     let conversation = state.conversation(id)?;
-    let visible = Visible::of(member, conversation.last_seq);
-    let head = seen_head(conversation, member, &visible);
+    let seen = Visible::of(member, conversation.last_seq);
+    let head = seen_head(conversation, member, &seen);
+    let floor = conversation.floor();
+    let visible = seen.from(floor.before);
     let summary = ConversationSummary {
         conversation: id,
         head_seq: head.seq,
@@ -47,7 +49,7 @@ pub(crate) fn look(
         delivered_seq: member.delivered,
         unread: 0,
         active: member.is_active(),
-        visible_from: member.visible_from,
+        visible_from: member.visible_from.max(floor.before),
         title: conversation.group.as_ref().map_or_else(String::new, |g| g.name.clone()),
         peer: peer_of(id, user),
         member_count: if member.is_active() { member_count(id, conversation) } else { 0 },
@@ -55,7 +57,7 @@ pub(crate) fn look(
         shard,
         last: None,
     };
-    let unread = UnreadSpan::of(member, &visible, head.ordinal);
+    let unread = UnreadSpan::of(member, &visible, head.ordinal).less(user, conversation.upkeep.as_deref());
     Some(Row { summary, visible, unread })
 }
 
@@ -69,7 +71,8 @@ pub(crate) fn seen_time(conversation: &ConversationRow, row: &MemberRow) -> Time
 /// A member's newest record is the conversation's; whoever has left saw the leave record last, and that one changed
 /// their row.
 pub(crate) fn changed_after(conversation: &ConversationRow, member: &MemberRow, cursor: LogIndex) -> bool {
-    member.changed_at > cursor || (member.is_active() && conversation.last_index > cursor)
+    let conversation_changed = conversation.last_index.max(conversation.floor().trimmed_at);
+    member.changed_at > cursor || (member.is_active() && conversation_changed > cursor)
 }
 
 /// The other one of a 1:1 (oneself, for notes to self); nobody for groups.

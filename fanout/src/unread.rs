@@ -1,12 +1,14 @@
 //! How many of others' messages a member has not read.
 //!
-//! Unread = others' countable records in (max(read, join, visible_from), head]: a difference of two ordinals, less the
-//! member's own records in that range. Exact while the range holds at most [`EXACT_RECORDS_MAX`] records; beyond it the
-//! ordinal difference is told as it is, own records included: clients show "1000+" there.
+//! Unread = others' countable records in (max(read, join, visible_from, trim floor), head] that are not removed: a difference of two
+//! ordinals, less the member's own records and others' removed ones in that range. Exact while the range holds at most
+//! [`EXACT_RECORDS_MAX`] records; beyond it the ordinal difference is told less what is known to be recalled, own and erased records
+//! included: clients show "1000+" there.
 
+use logstore::BodyPlace;
 use logstore::id::{ConversationId, Ordinal, UserId};
 use sequencer::Record;
-use sequencer::state::MemberRow;
+use sequencer::state::{MemberRow, Upkeep};
 
 use crate::pages::{Budget, RecordSource, oldest_first};
 use crate::visible::Visible;
@@ -19,8 +21,12 @@ pub(crate) const EXACT_RECORDS_MAX: u64 = 1000;
 pub(crate) struct UnreadSpan {
     /// The visible records above the read cursor, in the current (or last) interval.
     pub range: Visible,
-    /// Countable records in it, the member's own included.
+    /// Countable records in it, the member's own and those removed included.
     pub countable: u64,
+    /// The ordinals in it: above the first, up to the second.
+    ordinals: (Ordinal, Ordinal),
+    /// Those of others in it that were recalled.
+    recalled: u64,
 }
 
 impl UnreadSpan {
@@ -31,12 +37,26 @@ impl UnreadSpan {
         UnreadSpan {
             range: visible.within(span.first.max(row.read.next()), span.last),
             countable: head_ordinal.0.saturating_sub(below.0),
+            ordinals: (below, head_ordinal),
+            recalled: 0,
+        }
+    }
+
+    /// The same, less what was removed of the conversation.
+    pub fn less(self, user: UserId, upkeep: Option<&Upkeep>) -> UnreadSpan {
+        let Some(upkeep) = upkeep.filter(|_| !self.range.spans().is_empty()) else { return self };
+        let (below, head) = (self.ordinals.0.max(upkeep.floor.ordinal), self.ordinals.1);
+        UnreadSpan {
+            countable: head.0.saturating_sub(below.0),
+            ordinals: (below, head),
+            recalled: upkeep.recalled_of_others(user, below, head),
+            ..self
         }
     }
 
     /// Nothing to read.
     pub fn nothing() -> UnreadSpan {
-        UnreadSpan { range: Visible::default(), countable: 0 }
+        UnreadSpan { range: Visible::default(), countable: 0, ordinals: (Ordinal(0), Ordinal(0)), recalled: 0 }
     }
 
     fn records(&self) -> u64 {
@@ -50,28 +70,30 @@ impl UnreadSpan {
         let covered = known.first().is_some_and(|r| r.head.seq <= first);
         covered.then(|| {
             let above = known.iter().filter(|r| r.head.seq >= first);
-            self.countable.saturating_sub(own_among(above, user))
+            self.countable.saturating_sub(not_counted(above, user))
         })
     }
 
     /// Others' messages in the span, read from `source`.
     pub async fn count(&self, user: UserId, conversation: ConversationId, source: &impl RecordSource) -> u64 {
         if self.countable == 0 || self.records() > EXACT_RECORDS_MAX {
-            return self.countable;
+            return self.countable.saturating_sub(self.recalled);
         }
         let mut budget = Budget { records: EXACT_RECORDS_MAX as usize, bytes: usize::MAX };
         match oldest_first(source, conversation, &self.range, &mut budget).await {
-            Ok(records) => self.countable.saturating_sub(own_among(records.iter(), user)),
+            Ok(records) => self.countable.saturating_sub(not_counted(records.iter(), user)),
             Err(error) => {
                 tracing::warn!(%conversation, %error, "own messages could not be counted; unread includes them");
-                self.countable
+                self.countable.saturating_sub(self.recalled)
             }
         }
     }
 }
 
-fn own_among<'a>(records: impl Iterator<Item = &'a Record>, user: UserId) -> u64 {
-    records.filter(|r| r.head.sender == user && r.head.kind.is_countable()).count() as u64
+/// Own messages, and those whose bodies are gone.
+fn not_counted<'a>(records: impl Iterator<Item = &'a Record>, user: UserId) -> u64 {
+    let is_not = |record: &&Record| record.head.sender == user || record.head.body == BodyPlace::Removed;
+    records.filter(|record| record.head.kind.is_countable()).filter(is_not).count() as u64
 }
 
 #[cfg(test)]

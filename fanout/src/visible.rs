@@ -48,6 +48,11 @@ impl Visible {
         Visible { spans: non_empty(self.spans.iter().map(|s| (s.first.max(from), s.last.min(to)))) }
     }
 
+    /// The part that is left when what lies before `floor` is trimmed.
+    pub fn from(&self, floor: SeqId) -> Visible {
+        self.within(floor, SeqId(u64::MAX))
+    }
+
     /// The newest `count` records of it.
     pub fn newest(&self, count: u64) -> Visible {
         let mut wanted = count;

@@ -144,6 +144,8 @@ fn record(seq: u64) -> proto::Record {
         sent_at_ms: 1,
         content: Bytes::from(format!("text {seq}")),
         membership: None,
+        removed: false,
+        recalled: None,
     }
 }
 

@@ -22,6 +22,13 @@ impl RecordKind {
     pub const FIRST_UNCOUNTED: u8 = 128;
     /// Members joined or left; the body is made at apply.
     pub const MEMBERSHIP: RecordKind = RecordKind(128);
+    /// The body of an earlier message is gone; the body is made at apply.
+    pub const RECALL: RecordKind = RecordKind(129);
+
+    /// Whether it is the shard's word about something, and not a message of its sender: it stays when the sender's messages go.
+    pub fn is_made(self) -> bool {
+        matches!(self, Self::MEMBERSHIP | Self::RECALL)
+    }
 
     /// Whether the record raises the conversation's ordinal.
     pub fn is_countable(self) -> bool {
@@ -43,6 +50,8 @@ pub enum BodyPlace {
     Made,
     /// In a segment: whoever read the head has the body with it.
     Sealed,
+    /// Nowhere any more: recalled, erased or trimmed.
+    Removed,
 }
 
 /// What apply states about an accepted record.

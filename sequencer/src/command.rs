@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use logstore::RecordKind;
 use logstore::id::{
-    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, Ordinal, SegmentOrdinal, SeqId, ShardId,
-    TimeMs, UserId,
+    BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, LogIndex, Ordinal, SegmentOrdinal, SeqId,
+    ShardId, TimeMs, UserId,
 };
 use logstore::segment::Level;
 
@@ -120,6 +120,69 @@ pub enum Command {
     },
     /// Changes nothing; proves that the shard can commit.
     Probe,
+    /// Removes the records of a conversation before one, for ever; at once for readers, from files when they are merged. What it states
+    /// of the last record removed, the proposer has read in the log, where it never changes.
+    Trim {
+        /// The conversation.
+        conversation: ConversationId,
+        /// The first record that stays; one above the head: none does.
+        before: SeqId,
+        /// The ordinal of the last record removed.
+        ordinal: Ordinal,
+        /// The log time of the last record removed: an id that is not above it and was not seen before is refused for ever.
+        time: TimeMs,
+    },
+    /// Removes the body of one message; makes a record that says so.
+    Recall(Recall),
+    /// Removes the bodies of all messages of a user in this shard up to this entry.
+    Erase {
+        /// The user.
+        user: UserId,
+    },
+    /// Nothing on any replica decodes to what an [`Command::Erase`] removed.
+    Erased {
+        /// The user.
+        user: UserId,
+        /// The entry of that erasure; a later one goes on.
+        upto: LogIndex,
+    },
+    /// Says how long a conversation keeps its records. It removes nothing: a job does, by [`Command::Trim`].
+    Retain {
+        /// The conversation.
+        conversation: ConversationId,
+        /// `None`: as the cluster's configuration says.
+        retention: Option<Retention>,
+    },
+}
+
+/// A message to recall. What it states of the message the proposer has read in the log, where it never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recall {
+    /// Where the message is.
+    pub conversation: ConversationId,
+    /// Who recalls it.
+    pub actor: UserId,
+    /// Names the recall once within (conversation, actor).
+    pub request: ClientMsgId,
+    /// As in [`Send::checked_upto`]; set by the proposer.
+    pub checked_upto: u64,
+    /// The message's place.
+    pub seq: SeqId,
+    /// The message's ordinal; it has one of its own, for only what counts is recalled.
+    pub ordinal: Ordinal,
+    /// Who sent it.
+    pub sender: UserId,
+    /// Whether an operator recalls it, in the sender's name.
+    pub by_operator: bool,
+}
+
+/// How long records are kept; both 0: for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Retention {
+    /// Records older than this may go; 0: whatever their age.
+    pub age_ms: u64,
+    /// So many of the newest records stay, whatever becomes of the others; 0: no matter how many.
+    pub records: u64,
 }
 
 /// A message to append.

@@ -95,6 +95,8 @@ pub enum Refusal {
     EffectGap,
     /// A merge does not take whole segments of one level, or not between 2 and 64 of them.
     MergeMisfit,
+    /// There is no such record.
+    NoSuchRecord,
     /// The entry's bytes do not decode: a defect of a proposer.
     Malformed,
 }

@@ -13,7 +13,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use sequencer::state::{MembershipBody, ShardState, send_at};
 use sequencer::{
-    AccountSeed, Batch, BatchBuilder, Command, CursorMove, Effect, GroupChange, Outcome, Refusal, Send, encoded_len,
+    AccountSeed, Batch, BatchBuilder, Command, CursorMove, Effect, GroupChange, Outcome, Recall, Refusal, Retention,
+    Send, encoded_len,
 };
 
 fn user() -> impl Strategy<Value = UserId> {
@@ -112,6 +113,21 @@ fn command() -> impl Strategy<Value = Command> {
                 Command::GroupChange(GroupChange { group, actor, request, checked_upto, heir, add, remove })
             }
         ),
+        1 => (conversation(), any::<[u64; 3]>()).prop_map(|(conversation, [before, ordinal, time])| Command::Trim {
+            conversation, before: SeqId(before), ordinal: Ordinal(ordinal), time: TimeMs(time),
+        }),
+        1 => (conversation(), user(), request(), any::<[u64; 3]>(), user(), any::<bool>()).prop_map(
+            |(conversation, actor, request, [checked_upto, seq, ordinal], sender, by_operator)| {
+                let (seq, ordinal) = (SeqId(seq), Ordinal(ordinal));
+                Command::Recall(Recall { conversation, actor, request, checked_upto, seq, ordinal, sender, by_operator })
+            }
+        ),
+        1 => user().prop_map(|user| Command::Erase { user }),
+        1 => (user(), any::<u64>()).prop_map(|(user, upto)| Command::Erased { user, upto: LogIndex(upto) }),
+        1 => (conversation(), prop::option::of(any::<[u64; 2]>())).prop_map(|(conversation, retention)| {
+            let retention = retention.map(|[age_ms, records]| Retention { age_ms, records });
+            Command::Retain { conversation, retention }
+        }),
         1 => vec(cursor(), 0..4).prop_map(Command::MoveCursors),
         1 => (any::<u16>(), any::<u64>(), any::<u64>(), vec(effect(), 0..4)).prop_map(
             |(from, incarnation, first, effects)| Command::Effects { from: ShardId(from), incarnation, first, effects }

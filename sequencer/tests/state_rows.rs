@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use logstore::id::{
     BodyHash, Bucket, ClientMsgId, ConversationId, HistoryId, LogIndex, Ordinal, SegmentOrdinal, SeqId, ShardId,
     TimeMs, UserId,
@@ -11,11 +13,12 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use sequencer::state::{
-    ConversationRow, DirectRow, EndedGeneration, GroupRow, InboxRow, Interval, Key, Layout, MemberRow, MergedSpan,
-    NameRow, OutboxHead, OwnRow, Peer, RelationRow, Role, SessionRow, ShardRow, UserRow,
+    ConversationRow, DirectRow, EndedGeneration, Erasure, Erasures, Floor, GroupRow, InboxRow, Interval, Key, Layout,
+    MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role, SessionRow, ShardRow,
+    Trimmed, Upkeep, UserRow,
 };
 use sequencer::store::Row;
-use sequencer::{AccountSeed, Effect};
+use sequencer::{AccountSeed, Effect, Retention};
 
 /// Few values, so that fields are often equal and the order is decided by a later one.
 fn id() -> impl Strategy<Value = u64> {
@@ -66,17 +69,47 @@ fn direct() -> impl Strategy<Value = DirectRow> {
     [0..4u8, 0..4u8, 0..4u8, 0..4u8].prop_map(|[heard, exists, low, high]| DirectRow { heard, exists, low, high })
 }
 
+fn upkeep() -> impl Strategy<Value = Upkeep> {
+    let floor = ([0..50u64, 0..50u64], any::<[u64; 2]>());
+    let recalled = vec((1..100u64, 1..3u64, any::<[u64; 2]>()), 0..5);
+    let retention = option::of(any::<[u64; 2]>());
+    (floor, recalled, retention).prop_map(|(([before, ordinal], [time, trimmed_at]), steps, retention)| {
+        let (mut seq, mut recalled_ordinal) = (before, ordinal);
+        let mut recalled = Vec::new();
+        for (step, ordinal_step, [sender, recalled_at]) in steps {
+            seq += step;
+            recalled_ordinal += ordinal_step;
+            recalled.push(Recalled {
+                seq: SeqId(seq),
+                ordinal: Ordinal(recalled_ordinal),
+                sender: UserId(sender),
+                recalled_at: LogIndex(recalled_at),
+            });
+        }
+        Upkeep {
+            floor: Floor {
+                before: SeqId(before),
+                ordinal: Ordinal(ordinal),
+                time: TimeMs(time),
+                trimmed_at: LogIndex(trimmed_at),
+            },
+            recalled,
+            retention: retention.map(|[age_ms, records]| Retention { age_ms, records }),
+        }
+    })
+}
+
 fn conversation_row() -> impl Strategy<Value = ConversationRow> {
-    ([counter(), counter()], any::<[u64; 2]>(), option::of(direct()), option::of(group())).prop_map(
-        |([seq, ordinal], [index, time], direct, group)| ConversationRow {
+    ([counter(), counter()], any::<[u64; 2]>(), option::of(direct()), option::of(group()), option::of(upkeep()))
+        .prop_map(|([seq, ordinal], [index, time], direct, group, upkeep)| ConversationRow {
             last_seq: SeqId(seq),
             last_ordinal: Ordinal(ordinal),
             last_index: LogIndex(index),
             last_time: TimeMs(time),
             direct,
             group: group.map(Box::new),
-        },
-    )
+            upkeep: upkeep.map(Arc::new),
+        })
 }
 
 fn interval() -> impl Strategy<Value = Interval> {
@@ -128,11 +161,21 @@ fn effect() -> impl Strategy<Value = Effect> {
     ]
 }
 
+fn erasures_of(list: Vec<[u64; 3]>) -> Erasures {
+    let erasure =
+        |[user, upto, asked]: [u64; 3]| Erasure { user: UserId(user), upto: LogIndex(upto), asked: TimeMs(asked) };
+    let mut list: Vec<_> = list.into_iter().map(erasure).collect();
+    list.sort_by_key(|erasure| erasure.user);
+    list.dedup_by_key(|erasure| erasure.user);
+    Erasures::of(list).unwrap()
+}
+
 fn own() -> impl Strategy<Value = OwnRow> {
     let range = any::<[u16; 3]>().prop_map(|[from, to, shard]| (Bucket(from), Bucket(to), ShardId(shard)));
     let numbers = (any::<[u64; 2]>(), 0..3_000_000_000_000u64, 0..5u8);
-    (0..4096u16, option::of(any::<u128>()), vec(range, 0..3), numbers, layout()).prop_map(
-        |(shard, history, table, ([incarnation, epoch], time, given), layout)| {
+    let erasures = option::of(vec(any::<[u64; 3]>(), 0..4));
+    (0..4096u16, option::of(any::<u128>()), vec(range, 0..3), numbers, layout(), erasures).prop_map(
+        |(shard, history, table, ([incarnation, epoch], time, given), layout, erasures)| {
             let mut own = OwnRow::new(ShardId(shard));
             own.history = history.map(HistoryId);
             own.incarnation = incarnation;
@@ -144,6 +187,10 @@ fn own() -> impl Strategy<Value = OwnRow> {
                 own.next_user_id();
             }
             own.layout = layout;
+            if let Some(erasures) = erasures {
+                own.trimmed = Trimmed { day: 1, on_day: epoch / 2, ever: epoch / 2 };
+                own.erasures = erasures_of(erasures);
+            }
             own
         },
     )
@@ -280,6 +327,7 @@ fn the_first_bytes_of_the_format_are_these() {
         last_time: TimeMs(2),
         direct: Some(DirectRow { heard: 3, exists: 3, low: 1, high: 2 }),
         group: None,
+        upkeep: None,
     };
     let mut expected = vec![1];
     expected.extend([5u64, 4, 3, 2].map(u64::to_le_bytes).concat());

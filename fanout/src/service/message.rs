@@ -123,12 +123,12 @@ impl Messages {
     pub async fn history(&self, reader: UserId, query: HistoryQuery) -> Result<HistoryPage, Fault> {
         named(query.conversation)?;
         let shard = self.core.shard_of(query.conversation);
-        let visible = shard.read(|state, _| {
+        let (head, visible) = shard.read(|state, _| {
             let row = state.member(query.conversation, reader).ok_or_else(no_such_conversation)?;
             let conversation = state.conversation(query.conversation).ok_or_else(no_such_conversation)?;
-            Ok::<_, Fault>(Visible::of(row, conversation.last_seq))
+            let seen = Visible::of(row, conversation.last_seq);
+            Ok::<_, Fault>((seen.head(), seen.from(conversation.floor().before)))
         })?;
-        let head = visible.head();
         let wanted = wanted(&query, &visible, self.core.limits.history_span)?;
         let mut budget = Budget { records: self.page_records(query.limit), bytes: PAGE_BYTES };
         let records = if query.newest_first {

@@ -22,6 +22,7 @@ mod open_direct;
 mod password;
 mod receipt;
 mod refusal;
+mod removal;
 mod send;
 
 pub use account::{Accounts, SessionGrant};
@@ -29,6 +30,7 @@ pub use conversation::{ConversationSummary, Conversations, Page};
 pub use group::{Groups, MembersPage};
 pub use message::{HistoryPage, HistoryQuery, Messages, Outgoing, SendOutcome};
 pub use receipt::Receipts;
+pub use removal::{ErasureStatus, Removals, TrimDone};
 pub use send::Done;
 
 use open_direct::OpenDirects;
@@ -43,6 +45,8 @@ pub struct Services {
     pub groups: Groups,
     /// Sending and reading.
     pub messages: Messages,
+    /// Recall, trims, retention, erasure.
+    pub removals: Removals,
     /// Delivered and read.
     pub receipts: Receipts,
 }
@@ -62,6 +66,7 @@ impl Services {
             conversations: Conversations::new(Arc::clone(&core), Arc::clone(&opens)),
             groups: Groups::new(Arc::clone(&core)),
             messages: Messages::new(Arc::clone(&core), opens),
+            removals: Removals::new(Arc::clone(&core)),
             receipts: Receipts::start(core),
         }
     }

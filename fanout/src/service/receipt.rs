@@ -282,7 +282,8 @@ async fn cursor_move(shard: &Shard, (conversation, user): Reader, noted: Noted) 
 /// The ordinal of a sealed record.
 async fn ordinal_at(shard: &Shard, conversation: ConversationId, seq: SeqId) -> Option<Ordinal> {
     match shard.history(conversation, seq, seq, 1, usize::MAX).await {
-        Ok(records) => records.first().map(|record| record.head.ordinal),
+        // A record that was trimmed: the floor's ordinal counts, which is not below its own.
+        Ok(records) => Some(records.first().map_or(Ordinal(0), |record| record.head.ordinal)),
         Err(error) => {
             tracing::warn!(%conversation, %seq, %error, "a read cursor waits: its record cannot be read");
             None

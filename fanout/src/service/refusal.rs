@@ -22,6 +22,7 @@ impl From<Refusal> for Fault {
             Refusal::Expired => (Code::Expired, "the id is too old to be told apart from others"),
             Refusal::SessionOver => (Code::SessionOver, "the session is over: sign in again"),
             Refusal::CursorAhead => (Code::CursorAhead, "the cursor is ahead of the newest record"),
+            Refusal::NoSuchRecord => (Code::BadRange, "no such record"),
             Refusal::LimitReached => (Code::LimitReached, "a limit is reached"),
             Refusal::WrongShard => return Fault::later(Code::Busy, "the conversation is moving", RETRY_AFTER),
             Refusal::Retry => return Fault::later(Code::Busy, "send again under the same id", RETRY_AFTER),

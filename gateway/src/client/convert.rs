@@ -9,8 +9,8 @@ use logstore::RecordKind;
 use logstore::id::{ClientMsgId, ConversationId, Ordinal, SeqId, ServerMsgId, ShardId, TimeMs, UserId};
 
 use super::{
-    Conversation, Error, Group, HistoryPage, Member, MemberPage, Membership, Outgoing, Probe, Receipt, Record, Refusal,
-    SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
+    Conversation, Erasure, Error, Group, HistoryPage, Member, MemberPage, Membership, Outgoing, Probe, Recalled,
+    Receipt, Record, Refusal, SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
 };
 use crate::wire::proto;
 
@@ -83,6 +83,32 @@ impl From<proto::Membership> for Membership {
     }
 }
 
+impl From<proto::Recalled> for Recalled {
+    fn from(recalled: proto::Recalled) -> Recalled {
+        Recalled {
+            seq_id: SeqId(recalled.seq_id),
+            ordinal: Ordinal(recalled.ordinal),
+            sender: UserId(recalled.sender),
+            by_operator: recalled.by_operator,
+        }
+    }
+}
+
+impl TryFrom<proto::Erasure> for Erasure {
+    type Error = Error;
+
+    fn try_from(erasure: proto::Erasure) -> Result<Erasure, Error> {
+        let shard = u16::try_from(erasure.shard).map_err(|_| Error::Protocol(format!("shard {}", erasure.shard)))?;
+        Ok(Erasure {
+            shard: ShardId(shard),
+            user: UserId(erasure.user),
+            upto_index: erasure.upto_index,
+            asked_at: TimeMs(erasure.asked_at_ms),
+            waits_for: erasure.waits_for,
+        })
+    }
+}
+
 impl TryFrom<proto::Record> for Record {
     type Error = Error;
 
@@ -101,6 +127,8 @@ impl TryFrom<proto::Record> for Record {
             sent_at: TimeMs(record.sent_at_ms),
             content: record.content,
             membership: record.membership.map(Membership::from),
+            removed: record.removed,
+            recalled: record.recalled.map(Recalled::from),
         })
     }
 }

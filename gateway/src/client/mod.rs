@@ -28,9 +28,10 @@ pub use inbox::{Backlog, Fill, Inbox, StillBehind};
 pub use operations::{Greeting, SendReply, Welcome};
 pub use outbox::{Batch, BatchLimits, Outbox, Settled};
 pub use push::{Push, Pushes};
+pub use sequencer::Retention;
 pub use session::{Session, SessionOptions, SessionSender, Ticket, TokenSource};
 pub use tls::Tls;
 pub use types::{
-    Conversation, Group, HistoryPage, HistoryQuery, Member, MemberPage, Membership, Outgoing, Probe, Receipt, Record,
-    SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
+    Conversation, Erasure, Group, HistoryPage, HistoryQuery, Member, MemberPage, Membership, Outgoing, Probe, Recalled,
+    Receipt, Record, SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
 };

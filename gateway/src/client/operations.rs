@@ -8,11 +8,12 @@ use logstore::id::{ClientMsgId, ConnectionId, ConversationId, SeqId, ShardId, Ti
 use super::connection::{Connection, Reply};
 use super::convert::{all, conversation_bytes, refusals, send_outcomes};
 use super::{
-    Conversation, Error, Group, HistoryPage, HistoryQuery, MemberPage, MessageClock, Outgoing, Probe, Refusal,
+    Conversation, Erasure, Error, Group, HistoryPage, HistoryQuery, MemberPage, MessageClock, Outgoing, Probe, Refusal,
     SealedShard, SendOutcome, Shard, Tokens, User,
 };
 use crate::wire::operation::Operation;
 use crate::wire::{frame, proto};
+use sequencer::Retention;
 
 /// What this side calls itself.
 const CLIENT_NAME: &str = concat!("skein ", env!("CARGO_PKG_VERSION"));
@@ -137,6 +138,16 @@ impl Connection {
             newest_first: query.newest_first,
         };
         self.call::<proto::HistoryReply>(Operation::History, &body).await?.try_into()
+    }
+
+    /// Recalls a message; as administrator: anybody's. Answers the record that says so, 0 if its content was gone already.
+    pub async fn recall(&self, conversation: ConversationId, seq: SeqId, request: ClientMsgId) -> Result<SeqId, Error> {
+        let body = proto::Recall {
+            conversation: conversation_bytes(conversation),
+            seq_id: seq.0,
+            request_id: request_bytes(request),
+        };
+        Ok(SeqId(self.call::<proto::RecallReply>(Operation::Recall, &body).await?.seq_id))
     }
 
     /// Says how far this device has received; answers (position, why) for each that was refused.
@@ -282,6 +293,32 @@ impl Connection {
     pub async fn seal_shards(&self, shards: &[ShardId]) -> Result<Vec<SealedShard>, Error> {
         let body = proto::SealShards { shards: shards.iter().map(|shard| u32::from(shard.0)).collect() };
         all(self.call::<proto::SealedShards>(Operation::SealShards, &body).await?.shards)
+    }
+
+    /// Trims a conversation: nothing before a record is left. Answers where it begins now, and how many messages this removed.
+    pub async fn trim(&self, conversation: ConversationId, before: SeqId) -> Result<(SeqId, u64), Error> {
+        let body = proto::Trim { conversation: conversation_bytes(conversation), before_seq: before.0 };
+        let done: proto::TrimReply = self.call(Operation::Trim, &body).await?;
+        Ok((SeqId(done.before_seq), done.messages))
+    }
+
+    /// Says how long a conversation keeps its records; `None`: as the server's configuration says.
+    pub async fn retain(&self, conversation: ConversationId, retention: Option<Retention>) -> Result<(), Error> {
+        let by_default = retention.is_none();
+        let Retention { age_ms, records } = retention.unwrap_or_default();
+        let body = proto::Retain { conversation: conversation_bytes(conversation), by_default, age_ms, records };
+        self.call::<proto::RetainReply>(Operation::Retain, &body).await.map(drop)
+    }
+
+    /// Begins to erase a user's messages; answers what is not done yet: [`Connection::list_erasures`] says when it is.
+    pub async fn erase_user(&self, name: &str) -> Result<Vec<Erasure>, Error> {
+        let body = proto::EraseUser { name: name.into(), user: 0 };
+        all(self.call::<proto::Erasures>(Operation::EraseUser, &body).await?.erasures)
+    }
+
+    /// The erasures that are not done.
+    pub async fn list_erasures(&self) -> Result<Vec<Erasure>, Error> {
+        all(self.call::<proto::Erasures>(Operation::ListErasures, &proto::ListErasures {}).await?.erasures)
     }
 
     /// A durable commit on every shard, and one lone durable append.

@@ -106,12 +106,44 @@ pub struct Record {
     pub content: Bytes,
     /// Of a membership record.
     pub membership: Option<Membership>,
+    /// Its content is gone for ever: recalled or erased.
+    pub removed: bool,
+    /// Of a recall record.
+    pub recalled: Option<Recalled>,
+}
+
+/// A message that was recalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recalled {
+    /// Its place.
+    pub seq_id: SeqId,
+    /// Its ordinal.
+    pub ordinal: Ordinal,
+    /// Who had sent it.
+    pub sender: UserId,
+    /// Whether an operator recalled it; else the record's sender did.
+    pub by_operator: bool,
+}
+
+/// An erasure that is not done in one shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    /// The shard.
+    pub shard: ShardId,
+    /// Whose messages.
+    pub user: UserId,
+    /// Messages of later entries stay.
+    pub upto_index: u64,
+    /// When it was asked for, by the log's time.
+    pub asked_at: TimeMs,
+    /// What it waits for, for people.
+    pub waits_for: String,
 }
 
 impl Record {
     /// The text, if it is one.
     pub fn text(&self) -> Option<&str> {
-        (self.kind == RecordKind::TEXT).then(|| std::str::from_utf8(&self.content).ok()).flatten()
+        (self.kind == RecordKind::TEXT && !self.removed).then(|| std::str::from_utf8(&self.content).ok()).flatten()
     }
 
     /// The record that a message of this device became.
@@ -127,6 +159,8 @@ impl Record {
             sent_at: stored.time,
             content: message.content.clone(),
             membership: None,
+            removed: false,
+            recalled: None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod group;
 pub(crate) mod hello;
 pub(crate) mod message;
 mod receipt;
+mod removal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,7 @@ async fn answer(gateway: &Arc<Gateway>, caller: Caller, operation: Operation, bo
         Operation::Refresh => account::refresh(gateway, body).await,
         Operation::FindUsers => account::find(gateway, body),
         Operation::History => message::history(gateway, caller, body).await,
+        Operation::Recall => removal::recall(gateway, caller, body).await,
         Operation::OpenDirect => conversation::open_direct(gateway, caller, body).await,
         Operation::ListConversations => conversation::list(gateway, caller, body).await,
         Operation::CreateGroup => group::create(gateway, caller, body).await,
@@ -65,6 +67,10 @@ async fn answer(gateway: &Arc<Gateway>, caller: Caller, operation: Operation, bo
         Operation::MintTokens => admin::mint_tokens(gateway, body),
         Operation::ListShards => admin::list_shards(gateway, body).await,
         Operation::SealShards => admin::seal_shards(gateway, body).await,
+        Operation::Trim => removal::trim(gateway, body).await,
+        Operation::Retain => removal::retain(gateway, body).await,
+        Operation::EraseUser => removal::erase_user(gateway, body).await,
+        Operation::ListErasures => removal::list_erasures(gateway),
         Operation::Probe => admin::probe(gateway).await,
         _ => Err(unknown(operation)),
     }

@@ -84,7 +84,7 @@ impl Scratch {
 fn body<'a>(payload: &'a [u8], committed: &'a CommittedRecord) -> &'a [u8] {
     match committed.head.body {
         BodyPlace::InEntry { offset, len } => &payload[offset as usize..(offset + len) as usize],
-        BodyPlace::Made | BodyPlace::Sealed => committed.made_body.as_deref().unwrap_or_default(),
+        BodyPlace::Made | BodyPlace::Sealed | BodyPlace::Removed => committed.made_body.as_deref().unwrap_or_default(),
     }
 }
 

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanout::service::{ConversationSummary, MembersPage};
+use fanout::service::{ConversationSummary, ErasureStatus, MembersPage};
 use fanout::{Code, Fault};
-use logstore::Manifest;
 use logstore::id::{ClientMsgId, ConversationId, LogIndex, SeqId, ShardId, UserId};
-use sequencer::state::{MembershipBody, Role};
+use logstore::{BodyPlace, Manifest};
+use sequencer::state::{MembershipBody, RecallBody, Role};
 use sequencer::{CursorMoved, Record, ShardStatus};
 
 use super::{proto, record};
@@ -82,10 +82,27 @@ pub fn membership(body: MembershipBody) -> proto::Membership {
     proto::Membership { actor: body.actor.0, joined: ids(body.joined), left: ids(body.left) }
 }
 
+/// A recall record's content.
+pub fn recalled(body: RecallBody) -> proto::Recalled {
+    let RecallBody { seq, ordinal, sender, by_operator } = body;
+    proto::Recalled { seq_id: seq.0, ordinal: ordinal.0, sender: sender.0, by_operator }
+}
+
+/// An erasure that is not done.
+pub fn erasure(status: &ErasureStatus) -> proto::Erasure {
+    proto::Erasure {
+        shard: slot(status.shard),
+        user: status.erasure.user.0,
+        upto_index: status.erasure.upto.0,
+        asked_at_ms: status.erasure.asked.0,
+        waits_for: String::new(),
+    }
+}
+
 /// A record, where it is one of few; deliveries and pages are written by [`record::put_element`].
 pub fn record(record: &Record) -> proto::Record {
     let head = &record.head;
-    let membership = record::membership_of(head, &record.body);
+    let said = record::Said::of(head, &record.body);
     proto::Record {
         conversation: id_bytes(head.conversation.0),
         seq_id: head.seq.0,
@@ -95,8 +112,10 @@ pub fn record(record: &Record) -> proto::Record {
         server_msg_id: head.server_msg_id.0,
         client_msg_id: id_bytes(head.client_msg_id.0),
         sent_at_ms: head.time.0,
-        content: if membership.is_some() { Bytes::new() } else { record.body.clone() },
-        membership,
+        content: if said.is_all() { Bytes::new() } else { record.body.clone() },
+        membership: said.membership,
+        removed: head.body == BodyPlace::Removed,
+        recalled: said.recalled,
     }
 }
 

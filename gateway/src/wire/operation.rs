@@ -49,6 +49,8 @@ table! {
         Send = 20, "message.send";
         /// `History` → `HistoryReply`.
         History = 21, "message.history";
+        /// `Recall` → `RecallReply`. With a token of role admin: of anybody's message.
+        Recall = 22, "message.recall";
         /// `Cursors` → `CursorsReply`.
         Delivered = 30, "receipt.delivered";
         /// `Cursors` → `CursorsReply`.
@@ -93,5 +95,13 @@ table! {
         SealShards = 903, "admin.seal_shards";
         /// `Probe` → `ProbeReply`. Any signed-in user.
         Probe = 904, "health.probe";
+        /// `Trim` → `TrimReply`.
+        Trim = 920, "admin.trim";
+        /// `Retain` → `RetainReply`.
+        Retain = 921, "admin.retain";
+        /// `EraseUser` → `Erasures` of that user, when no reader sees a message of theirs any more; files follow.
+        EraseUser = 922, "admin.erase_user";
+        /// `ListErasures` → `Erasures`.
+        ListErasures = 923, "admin.list_erasures";
     }
 }

@@ -3,16 +3,16 @@
 //! ```text
 //!  0a len  (field 1 of Deliver or HistoryReply: records)
 //!    0a 10 conversation[16]   10 seq   18 ordinal   20 kind   29 sender[8]   31 server_msg_id[8]
-//!    3a 10 client_msg_id[16]  40 sent_at   4a len content | 52 len membership
+//!    3a 10 client_msg_id[16]  40 sent_at   4a len content | 52 len membership | 58 01 (removed) | 62 len recalled
 //! ```
 //!
 //! What is written is what prost would write: fields in order, those that are zero or empty left out.
 
 use bytes::{BufMut, BytesMut};
-use logstore::{RecordHead, RecordKind};
+use logstore::{BodyPlace, RecordHead, RecordKind};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
-use sequencer::state::MembershipBody;
+use sequencer::state::{MembershipBody, RecallBody};
 
 use super::convert;
 use super::proto;
@@ -28,30 +28,56 @@ const CLIENT_MSG_ID: u8 = 7 << 3 | 2;
 const SENT_AT: u8 = 8 << 3;
 const CONTENT: u8 = 9 << 3 | 2;
 const MEMBERSHIP: u8 = 10 << 3 | 2;
+const REMOVED: u8 = 11 << 3;
+const RECALLED: u8 = 12 << 3 | 2;
 
 /// Bytes of the two ids of 16 bytes with their keys and lengths.
 const IDS_BYTES: usize = 2 * 18;
 
+/// What a record says, by its kind.
+#[derive(Default)]
+pub struct Said {
+    /// Of a record of kind membership.
+    pub membership: Option<proto::Membership>,
+    /// Of a record of kind recall.
+    pub recalled: Option<proto::Recalled>,
+}
+
+impl Said {
+    /// What a body tells, for the kinds that have one of ours.
+    pub fn of(head: &RecordHead, body: &[u8]) -> Said {
+        match head.kind {
+            RecordKind::MEMBERSHIP => {
+                Said { membership: MembershipBody::decode(body).map(convert::membership), recalled: None }
+            }
+            RecordKind::RECALL => Said { membership: None, recalled: RecallBody::decode(body).map(convert::recalled) },
+            _ => Said::default(),
+        }
+    }
+
+    /// Whether the body is told by this, and not as content.
+    pub fn is_all(&self) -> bool {
+        self.membership.is_some() || self.recalled.is_some()
+    }
+
+    fn encoded_len(&self) -> usize {
+        self.membership.as_ref().map_or(0, |membership| delimited_len(membership.encoded_len()))
+            + self.recalled.as_ref().map_or(0, |recalled| delimited_len(recalled.encoded_len()))
+    }
+}
+
 /// Appends a record as an element of field 1 (`Deliver.records`, `HistoryReply.records`).
 pub fn put_element(out: &mut BytesMut, head: &RecordHead, body: &[u8]) {
-    let membership = membership_of(head, body);
-    let content = if membership.is_some() { &[] } else { body };
-    let length = encoded_len(head, content, membership.as_ref());
+    let said = Said::of(head, body);
+    let content = if said.is_all() { &[] } else { body };
+    let length = encoded_len(head, content, &said);
     out.reserve(length + 6);
     out.put_u8(RECORDS);
     encode_varint(length as u64, out);
-    put_record(out, head, content, membership.as_ref());
+    put_record(out, head, content, &said);
 }
 
-/// The membership that a record's body tells, for the kind that has one.
-pub fn membership_of(head: &RecordHead, body: &[u8]) -> Option<proto::Membership> {
-    if head.kind != RecordKind::MEMBERSHIP {
-        return None;
-    }
-    MembershipBody::decode(body).map(convert::membership)
-}
-
-fn put_record(out: &mut BytesMut, head: &RecordHead, content: &[u8], membership: Option<&proto::Membership>) {
+fn put_record(out: &mut BytesMut, head: &RecordHead, content: &[u8], said: &Said) {
     out.put_slice(&[CONVERSATION, 16]);
     out.put_slice(&head.conversation.to_bytes());
     put_varint(out, SEQ, head.seq.0);
@@ -67,14 +93,16 @@ fn put_record(out: &mut BytesMut, head: &RecordHead, content: &[u8], membership:
         encode_varint(content.len() as u64, out);
         out.put_slice(content);
     }
-    if let Some(membership) = membership {
-        out.put_u8(MEMBERSHIP);
-        encode_varint(membership.encoded_len() as u64, out);
-        membership.encode_raw(out);
+    if let Some(membership) = &said.membership {
+        put_message(out, MEMBERSHIP, membership);
+    }
+    put_varint(out, REMOVED, u64::from(head.body == BodyPlace::Removed));
+    if let Some(recalled) = &said.recalled {
+        put_message(out, RECALLED, recalled);
     }
 }
 
-fn encoded_len(head: &RecordHead, content: &[u8], membership: Option<&proto::Membership>) -> usize {
+fn encoded_len(head: &RecordHead, content: &[u8], said: &Said) -> usize {
     IDS_BYTES
         + varint_len(head.seq.0)
         + varint_len(head.ordinal.0)
@@ -83,7 +111,14 @@ fn encoded_len(head: &RecordHead, content: &[u8], membership: Option<&proto::Mem
         + fixed_len(head.server_msg_id.0)
         + varint_len(head.time.0)
         + if content.is_empty() { 0 } else { delimited_len(content.len()) }
-        + membership.map_or(0, |m| delimited_len(m.encoded_len()))
+        + varint_len(u64::from(head.body == BodyPlace::Removed))
+        + said.encoded_len()
+}
+
+fn put_message(out: &mut BytesMut, key: u8, message: &impl Message) {
+    out.put_u8(key);
+    encode_varint(message.encoded_len() as u64, out);
+    message.encode_raw(out);
 }
 
 fn put_varint(out: &mut BytesMut, key: u8, value: u64) {

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::id::{ConversationId, LogIndex, SeqId, UserId};
-use crate::record::RecordKind;
 use crate::segment::{Item, SealedBody};
 
 /// What is to be dropped.
@@ -19,6 +18,9 @@ pub struct DropRules {
     pub recalls: BTreeSet<(ConversationId, SeqId)>,
     /// Of each sender the bodies of all messages up to this entry.
     pub erasures: BTreeMap<UserId, LogIndex>,
+    /// Trimmed records of later entries keep their heads for now; `None`: of no entry. Those of the dedup window do: a restart reads
+    /// their ids.
+    pub heads_above: Option<LogIndex>,
 }
 
 impl DropRules {
@@ -31,11 +33,13 @@ impl DropRules {
     pub fn apply(&self, item: Item) -> Item {
         let Item::Record(mut record) = item else { return item };
         if self.trims.get(&record.conversation).is_some_and(|before| record.seq < *before) {
-            return Item::Trimmed(record.trimmed());
+            if self.heads_above.is_none_or(|above| record.index <= above) {
+                return Item::Trimmed(record.trimmed());
+            }
+            record.body = SealedBody::Removed;
         }
         let erased = self.erasures.get(&record.sender).is_some_and(|upto| record.index <= *upto);
-        // A membership record is the shard's word about who was there, not the actor's message.
-        if (erased && record.kind != RecordKind::MEMBERSHIP) || self.is_recalled(&record.conversation, record.seq) {
+        if (erased && !record.kind.is_made()) || self.is_recalled(&record.conversation, record.seq) {
             record.body = SealedBody::Removed;
         }
         Item::Record(record)

@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use logstore::id::{
-    Bucket, ClientMsgId, ConversationId, HistoryId, Ordinal, SegmentOrdinal, SeqId, ShardId, TimeMs, UserId,
+    Bucket, ClientMsgId, ConversationId, HistoryId, LogIndex, Ordinal, SegmentOrdinal, SeqId, ShardId, TimeMs, UserId,
 };
 use logstore::segment::Level;
 
 use super::field::{Fields, Sink};
 use super::{COMMAND_HEAD_LEN, CommandHead, Malformed};
-use crate::{AccountSeed, Command, CursorMove, Effect, GroupChange};
+use crate::state::RecallBody;
+use crate::{AccountSeed, Command, CursorMove, Effect, GroupChange, Recall, Retention};
 
 pub(super) const SEND: u8 = 1;
 const INIT: u8 = 2;
@@ -24,6 +25,11 @@ const ACK_EFFECTS: u8 = 11;
 const SEAL: u8 = 12;
 const PROBE: u8 = 13;
 const MERGE: u8 = 14;
+const TRIM: u8 = 20;
+const RECALL: u8 = 21;
+const ERASE: u8 = 22;
+const ERASED: u8 = 23;
+const RETAIN: u8 = 24;
 
 const CREATE_ACCOUNT: u8 = 1;
 const CONFIRM_NAME: u8 = 2;
@@ -48,6 +54,11 @@ pub(super) fn kind_of(command: &Command) -> u8 {
         Command::Seal => SEAL,
         Command::Probe => PROBE,
         Command::Merge { .. } => MERGE,
+        Command::Trim { .. } => TRIM,
+        Command::Recall(_) => RECALL,
+        Command::Erase { .. } => ERASE,
+        Command::Erased { .. } => ERASED,
+        Command::Retain { .. } => RETAIN,
     }
 }
 
@@ -126,6 +137,22 @@ pub(super) fn put_fields(out: &mut impl Sink, command: &Command) {
             out.u64(last.0);
             out.u8(level.0);
         }
+        Command::Trim { conversation, before, ordinal, time } => {
+            out.u128(conversation.0);
+            out.u64(before.0);
+            out.u64(ordinal.0);
+            out.u64(time.0);
+        }
+        Command::Recall(recall) => put_recall(out, recall),
+        Command::Erase { user } => out.u64(user.0),
+        Command::Erased { user, upto } => {
+            out.u64(user.0);
+            out.u64(upto.0);
+        }
+        Command::Retain { conversation, retention } => {
+            out.u128(conversation.0);
+            out.option(retention.as_ref(), put_retention);
+        }
         Command::Seal | Command::Probe => {}
     }
 }
@@ -193,8 +220,51 @@ fn read_kind(head: &CommandHead, f: &mut Fields<'_>) -> Result<Command, Malforme
         MERGE => {
             Command::Merge { first: SegmentOrdinal(f.u64()?), last: SegmentOrdinal(f.u64()?), level: Level(f.u8()?) }
         }
+        TRIM => Command::Trim {
+            conversation: ConversationId(f.u128()?),
+            before: SeqId(f.u64()?),
+            ordinal: Ordinal(f.u64()?),
+            time: TimeMs(f.u64()?),
+        },
+        RECALL => Command::Recall(read_recall(f)?),
+        ERASE => Command::Erase { user: UserId(f.u64()?) },
+        ERASED => Command::Erased { user: UserId(f.u64()?), upto: LogIndex(f.u64()?) },
+        RETAIN => Command::Retain { conversation: ConversationId(f.u128()?), retention: f.option(read_retention)? },
         _ => return Err(Malformed { offset: head.offset, what: "a command this version knows" }),
     })
+}
+
+fn put_recall(out: &mut impl Sink, recall: &Recall) {
+    out.u128(recall.conversation.0);
+    out.u64(recall.actor.0);
+    out.u128(recall.request.0);
+    out.u64(recall.checked_upto);
+    out.u64(recall.seq.0);
+    out.u64(recall.ordinal.0);
+    out.u64(recall.sender.0);
+    out.bool(recall.by_operator);
+}
+
+fn read_recall(f: &mut Fields<'_>) -> Result<Recall, Malformed> {
+    Ok(Recall {
+        conversation: ConversationId(f.u128()?),
+        actor: UserId(f.u64()?),
+        request: ClientMsgId(f.u128()?),
+        checked_upto: f.u64()?,
+        seq: SeqId(f.u64()?),
+        ordinal: Ordinal(f.u64()?),
+        sender: UserId(f.u64()?),
+        by_operator: f.bool()?,
+    })
+}
+
+pub(super) fn put_retention<S: Sink>(out: &mut S, retention: &Retention) {
+    out.u64(retention.age_ms);
+    out.u64(retention.records);
+}
+
+pub(super) fn read_retention(f: &mut Fields<'_>) -> Result<Retention, Malformed> {
+    Ok(Retention { age_ms: f.u64()?, records: f.u64()? })
 }
 
 fn put_users<S: Sink>(out: &mut S, users: &[UserId]) {
@@ -294,6 +364,35 @@ pub(crate) fn put_membership(actor: UserId, joined: &[UserId], left: &[UserId]) 
         out.u64(user.0);
     }
     out.freeze()
+}
+
+/// The body of a recall record.
+///
+/// ```text
+/// 0        1        2              4                12               20               28
+/// +--------+--------+--------------+----------------+----------------+----------------+
+/// | version| flags  | reserved 0   | seq            | ordinal        | sender         |      flags: 1 by an operator
+/// +--------+--------+--------------+----------------+----------------+----------------+
+/// ```
+pub(crate) fn put_recall_body(body: &RecallBody) -> Bytes {
+    let mut out = bytes::BytesMut::with_capacity(28);
+    out.put(&[1, u8::from(body.by_operator), 0, 0]);
+    out.u64(body.seq.0);
+    out.u64(body.ordinal.0);
+    out.u64(body.sender.0);
+    out.freeze()
+}
+
+/// The inverse of [`put_recall_body`].
+pub(crate) fn read_recall_body(bytes: &[u8]) -> Result<RecallBody, Malformed> {
+    let mut f = Fields::new(bytes, 0);
+    let [version, flags, r0, r1] = f.array("the body of a recall")?;
+    if version != 1 || flags > 1 || (r0, r1) != (0, 0) {
+        return Err(Malformed { offset: 0, what: "version 1, known flags" });
+    }
+    let (seq, ordinal, sender) = (SeqId(f.u64()?), Ordinal(f.u64()?), UserId(f.u64()?));
+    f.finish()?;
+    Ok(RecallBody { seq, ordinal, sender, by_operator: flags == 1 })
 }
 
 /// The inverse of [`put_membership`]: (actor, joined, left).

@@ -25,7 +25,7 @@ use bytes::{Bytes, BytesMut};
 use logstore::id::{BodyHash, ClientMsgId, ConnectionId, ConversationId, LogIndex, ShardId, TimeMs, UserId};
 use logstore::{BodyPlace, RecordKind};
 
-pub(crate) use command::{put_membership, read_membership};
+pub(crate) use command::{put_membership, put_recall_body, read_membership, read_recall_body};
 pub(crate) use state_row::{StateRow, put_outbox_page};
 
 use crate::command::Batch;

@@ -12,17 +12,20 @@ use logstore::id::{
 use logstore::segment::Level;
 
 use super::Malformed;
-use super::command::{put_effect, read_effect};
+use super::command::{put_effect, put_retention, read_effect, read_retention};
 use super::field::{Fields, Sink};
 use crate::Effect;
 use crate::state::{
-    ConversationRow, DirectRow, EndedGeneration, GroupRow, InboxRow, Interval, Key, Layout, MemberRow, MergedSpan,
-    NameRow, OutboxHead, OwnRow, Peer, RelationRow, Role, SessionRow, ShardRow, UserRow,
+    ConversationRow, DirectRow, EndedGeneration, Erasure, Erasures, Floor, GroupRow, InboxRow, Interval, Key, Layout,
+    MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role, SessionRow, ShardRow,
+    Trimmed, Upkeep, UserRow,
 };
 use crate::store::Row;
 
-/// The version this code writes.
+/// The version of most rows.
 const VERSION: u8 = 1;
+/// The version of a row that says what a row of version 1 had no place for, behind that.
+const VERSION_MORE: u8 = 2;
 /// Room for most rows at once.
 const ROW_BYTES: usize = 128;
 /// An effect takes at least its kind, an id and a length.
@@ -36,15 +39,47 @@ pub(crate) trait StateRow: Sized {
     /// Reads what `put` writes.
     fn read(f: &mut Fields<'_>) -> Result<Self, Malformed>;
 
+    /// Whether it says what version 1 has no place for.
+    fn has_more(&self) -> bool {
+        false
+    }
+
+    /// Writes that.
+    fn put_more(&self, _out: &mut BytesMut) {}
+
+    /// Reads what `put_more` writes.
+    fn read_more(&mut self, f: &mut Fields<'_>) -> Result<(), Malformed> {
+        f.fail("a row of version 1")
+    }
+
     /// The value's bytes.
     fn encode(&self) -> Bytes {
-        value(|out| self.put(out))
+        if self.has_more() {
+            value(VERSION_MORE, |out| {
+                self.put(out);
+                self.put_more(out);
+            })
+        } else {
+            value(VERSION, |out| self.put(out))
+        }
+    }
+
+    /// Reads a value after its version.
+    fn decode(version: u8, f: &mut Fields<'_>) -> Result<Self, Malformed> {
+        let mut row = Self::read(f)?;
+        if version == VERSION_MORE {
+            row.read_more(f)?;
+            if !row.has_more() {
+                return f.fail("more than version 1 says");
+            }
+        }
+        Ok(row)
     }
 }
 
 /// The value of an outbox page.
 pub(crate) fn put_outbox_page<'a>(effects: impl ExactSizeIterator<Item = &'a Arc<Effect>>) -> Bytes {
-    value(|out| {
+    value(VERSION, |out| {
         out.count(effects.len());
         effects.for_each(|effect| put_effect(out, effect));
     })
@@ -60,7 +95,7 @@ impl Row {
             Row::Name(row) => row.encode(),
             Row::Relation(row) => row.encode(),
             Row::Outbox(row) => row.encode(),
-            Row::OutboxPage(effects) => value(|out| out.list(effects, put_effect)),
+            Row::OutboxPage(effects) => value(VERSION, |out| out.list(effects, put_effect)),
             Row::Inbox(row) => row.encode(),
             Row::Shard(row) => row.encode(),
         }
@@ -69,19 +104,21 @@ impl Row {
     /// The row of a key from its value's bytes.
     pub fn decode(key: &Key, bytes: &[u8]) -> Result<Row, Malformed> {
         let mut f = Fields::new(bytes, 0);
-        if f.u8()? != VERSION {
-            return Err(Malformed { offset: 0, what: "a row of version 1" });
+        let version = f.u8()?;
+        if version != VERSION && version != VERSION_MORE {
+            return Err(Malformed { offset: 0, what: "a row of version 1 or 2" });
         }
         let row = match key {
-            Key::Conversation(_) => Row::Conversation(StateRow::read(&mut f)?),
-            Key::Member(..) => Row::Member(StateRow::read(&mut f)?),
-            Key::User(_) => Row::User(StateRow::read(&mut f)?),
-            Key::Name(_) => Row::Name(StateRow::read(&mut f)?),
-            Key::Relation(..) => Row::Relation(StateRow::read(&mut f)?),
-            Key::Outbox(_) => Row::Outbox(StateRow::read(&mut f)?),
-            Key::OutboxPage(..) => Row::OutboxPage(f.list(EFFECT_LEN_MIN, read_effect)?),
-            Key::Inbox(_) => Row::Inbox(StateRow::read(&mut f)?),
-            Key::Shard => Row::Shard(Box::new(StateRow::read(&mut f)?)),
+            Key::Conversation(_) => Row::Conversation(StateRow::decode(version, &mut f)?),
+            Key::Member(..) => Row::Member(StateRow::decode(version, &mut f)?),
+            Key::User(_) => Row::User(StateRow::decode(version, &mut f)?),
+            Key::Name(_) => Row::Name(StateRow::decode(version, &mut f)?),
+            Key::Relation(..) => Row::Relation(StateRow::decode(version, &mut f)?),
+            Key::Outbox(_) => Row::Outbox(StateRow::decode(version, &mut f)?),
+            Key::OutboxPage(..) if version == VERSION => Row::OutboxPage(f.list(EFFECT_LEN_MIN, read_effect)?),
+            Key::OutboxPage(..) => return f.fail("a row of version 1"),
+            Key::Inbox(_) => Row::Inbox(StateRow::decode(version, &mut f)?),
+            Key::Shard => Row::Shard(Box::new(StateRow::decode(version, &mut f)?)),
         };
         f.finish()?;
         Ok(row)
@@ -108,8 +145,62 @@ impl StateRow for ConversationRow {
             last_time: TimeMs(f.u64()?),
             direct: f.option(read_direct)?,
             group: f.option(GroupRow::read)?.map(Box::new),
+            upkeep: None,
         })
     }
+
+    fn has_more(&self) -> bool {
+        self.upkeep.is_some()
+    }
+
+    fn put_more(&self, out: &mut BytesMut) {
+        if let Some(upkeep) = &self.upkeep {
+            put_upkeep(out, upkeep);
+        }
+    }
+
+    fn read_more(&mut self, f: &mut Fields<'_>) -> Result<(), Malformed> {
+        self.upkeep = Some(Arc::new(read_upkeep(f)?));
+        Ok(())
+    }
+}
+
+fn put_upkeep(out: &mut BytesMut, upkeep: &Upkeep) {
+    let Floor { before, ordinal, time, trimmed_at } = upkeep.floor;
+    [before.0, ordinal.0, time.0, trimmed_at.0].into_iter().for_each(|number| out.u64(number));
+    out.option(upkeep.retention.as_ref(), put_retention);
+    out.list(&upkeep.recalled, |out, each| {
+        out.u64(each.seq.0);
+        out.u64(each.ordinal.0);
+        out.u64(each.sender.0);
+        out.u64(each.recalled_at.0);
+    });
+}
+
+fn read_upkeep(f: &mut Fields<'_>) -> Result<Upkeep, Malformed> {
+    let floor = Floor {
+        before: SeqId(f.counter()?),
+        ordinal: Ordinal(f.counter()?),
+        time: TimeMs(f.u64()?),
+        trimmed_at: LogIndex(f.u64()?),
+    };
+    let retention = f.option(read_retention)?;
+    let recalled = f.list(32, read_recalled)?;
+    let ascends = recalled.windows(2).all(|pair| pair[0].seq < pair[1].seq && pair[0].ordinal < pair[1].ordinal);
+    let above = recalled.first().is_none_or(|first| first.seq >= floor.before);
+    if !ascends || !above || recalled.len() > Upkeep::RECALLED_MAX {
+        return f.fail("recalled messages that ascend from the floor");
+    }
+    Ok(Upkeep { floor, recalled, retention })
+}
+
+fn read_recalled(f: &mut Fields<'_>) -> Result<Recalled, Malformed> {
+    Ok(Recalled {
+        seq: SeqId(f.u64()?),
+        ordinal: Ordinal(f.u64()?),
+        sender: UserId(f.u64()?),
+        recalled_at: LogIndex(f.u64()?),
+    })
 }
 
 fn read_direct(f: &mut Fields<'_>) -> Result<DirectRow, Malformed> {
@@ -308,6 +399,18 @@ impl StateRow for ShardRow {
             own: OwnRow::read(f)?,
         })
     }
+
+    fn has_more(&self) -> bool {
+        self.own.has_more()
+    }
+
+    fn put_more(&self, out: &mut BytesMut) {
+        self.own.put_more(out);
+    }
+
+    fn read_more(&mut self, f: &mut Fields<'_>) -> Result<(), Malformed> {
+        self.own.read_more(f)
+    }
 }
 
 fn read_ended(f: &mut Fields<'_>) -> Result<EndedGeneration, Malformed> {
@@ -357,6 +460,32 @@ impl StateRow for OwnRow {
         };
         Ok(own)
     }
+
+    fn has_more(&self) -> bool {
+        !self.erasures.list().is_empty() || self.trimmed != Trimmed::default()
+    }
+
+    fn put_more(&self, out: &mut BytesMut) {
+        out.list(self.erasures.list(), |out, erasure| {
+            out.u64(erasure.user.0);
+            out.u64(erasure.upto.0);
+            out.u64(erasure.asked.0);
+        });
+        [self.trimmed.day, self.trimmed.on_day, self.trimmed.ever].into_iter().for_each(|number| out.u64(number));
+    }
+
+    fn read_more(&mut self, f: &mut Fields<'_>) -> Result<(), Malformed> {
+        self.erasures = match Erasures::of(f.list(24, read_erasure)?) {
+            Some(erasures) => erasures,
+            None => return f.fail("erasures that ascend"),
+        };
+        self.trimmed = Trimmed { day: f.u64()?, on_day: f.counter()?, ever: f.counter()? };
+        Ok(())
+    }
+}
+
+fn read_erasure(f: &mut Fields<'_>) -> Result<Erasure, Malformed> {
+    Ok(Erasure { user: UserId(f.u64()?), upto: LogIndex(f.u64()?), asked: TimeMs(f.u64()?) })
 }
 
 fn read_merged_span(f: &mut Fields<'_>) -> Result<MergedSpan, Malformed> {
@@ -370,9 +499,9 @@ fn read_last_id(f: &mut Fields<'_>, per_ms: u16) -> Result<(u64, u16), Malformed
     if counter < per_ms { Ok((ms, counter)) } else { f.fail("a counter of ids within one ms") }
 }
 
-fn value(put: impl FnOnce(&mut BytesMut)) -> Bytes {
+fn value(version: u8, put: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut out = BytesMut::with_capacity(ROW_BYTES);
-    out.u8(VERSION);
+    out.u8(version);
     put(&mut out);
     out.freeze()
 }

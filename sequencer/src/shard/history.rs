@@ -15,7 +15,8 @@ use crate::codec::{self, Malformed, View};
 use crate::raft::runtime;
 use crate::shard::Record;
 use crate::shard::core::ShardCore;
-use crate::state;
+use crate::shard::removed::Removed;
+use crate::state::{self, AskedBy};
 use crate::{Error, Result};
 
 /// Entries read in one round: at most 1 MiB of them at the default entry size.
@@ -45,6 +46,7 @@ struct Look {
     /// Everything older than the first of those held unsealed.
     sealed: Arc<SegmentSet>,
     sealed_upto: SeqId,
+    removed: Removed,
 }
 
 /// How often a read begins anew because what it was about to read from the journal was sealed meanwhile. The journal
@@ -73,7 +75,7 @@ async fn read_once(core: &Arc<ShardCore>, journal: &Journal, wanted: &Wanted) ->
         let (round, later) = rest.split_at(round_len(rest));
         let entries = entries(core.shard(), journal, round).await?;
         for place in round {
-            let record = record_at(core.shard(), wanted, place, &entries)?;
+            let record = look.removed.hide(record_at(core.shard(), wanted, place, &entries)?);
             bytes += record.body.len();
             if bytes > wanted.bytes_max && !records.is_empty() {
                 return Ok(records);
@@ -86,10 +88,10 @@ async fn read_once(core: &Arc<ShardCore>, journal: &Journal, wanted: &Wanted) ->
 }
 
 fn look(core: &ShardCore, wanted: &Wanted) -> Look {
-    let (_, held) = &*core.read();
-    let sealed = held.sealed().clone();
+    let (state, held) = &*core.read();
+    let (sealed, removed) = (held.sealed().clone(), Removed::of(state, wanted.conversation));
     let Some((first, last)) = held.bounds(wanted.conversation) else {
-        return Look { places: Vec::new(), sealed, sealed_upto: SeqId(u64::MAX) };
+        return Look { places: Vec::new(), sealed, sealed_upto: SeqId(u64::MAX), removed };
     };
     let (from, to) = (wanted.from.max(first), wanted.to.min(last));
     let place = |seq| {
@@ -97,7 +99,7 @@ fn look(core: &ShardCore, wanted: &Wanted) -> Look {
         Some(Place { seq, slot, made_body: held.made_body(wanted.conversation, seq) })
     };
     let places = (from.0..=to.0).take(wanted.records_max).map(SeqId).map_while(place).collect();
-    Look { places, sealed, sealed_upto: SeqId(first.0 - 1) }
+    Look { places, sealed, sealed_upto: SeqId(first.0 - 1), removed }
 }
 
 /// The part of what is wanted that is sealed, and up to where it is all there is; read off the async workers.
@@ -118,17 +120,19 @@ async fn sealed(shard: ShardId, look: &Look, wanted: &Wanted) -> Result<(Vec<Rec
     let segments = look.sealed.clone();
     let page = runtime::blocking(move || segments.page(&request)).await;
     let page = page.map_err(|_| Error::Raft { shard, what: "the node is stopping".to_string() })??;
-    Ok((page.records.into_iter().map(of_sealed).collect(), page.complete.map_or(ALL, |(_, last)| last)))
+    Ok((
+        page.records.into_iter().map(|record| look.removed.hide(of_sealed(record))).collect(),
+        page.complete.map_or(ALL, |(_, last)| last),
+    ))
 }
 
 /// A record as its segment holds it; of a removed one the body is empty.
 fn of_sealed(record: SealedRecord) -> Record {
     let head = head_of(&record);
-    let body = match record.body {
-        SealedBody::Kept(body) => body,
-        SealedBody::Removed => Bytes::new(),
-    };
-    Record { head, body }
+    match record.body {
+        SealedBody::Kept(body) => Record { head, body },
+        SealedBody::Removed => Record { head: RecordHead { body: BodyPlace::Removed, ..head }, body: Bytes::new() },
+    }
 }
 
 /// A sealed record's head.
@@ -253,12 +257,11 @@ fn sent(payload: &Bytes, command_offset: u32) -> std::result::Result<Source, Mal
 }
 
 fn made(payload: &Bytes, command_offset: u32, bytes: Bytes) -> std::result::Result<Source, Malformed> {
-    let not_one = Malformed { offset: command_offset as usize, what: "a command that makes a membership record" };
+    let not_one = Malformed { offset: command_offset as usize, what: "a command that makes a record" };
     let command = codec::check(payload)?.find_map(|(offset, view)| match view {
         View::Other(command) if offset == command_offset => Some(command),
         _ => None,
     });
-    let (sender, client_msg_id, body_hash) = command.as_ref().and_then(state::asked_by).ok_or(not_one)?;
-    let kind = RecordKind::MEMBERSHIP;
-    Ok(Source { kind, sender, client_msg_id, body_hash, body: BodyPlace::Made, bytes })
+    let AskedBy { kind, sender, request, hash } = command.as_ref().and_then(state::asked_by).ok_or(not_one)?;
+    Ok(Source { kind, sender, client_msg_id: request, body_hash: hash, body: BodyPlace::Made, bytes })
 }

@@ -9,6 +9,7 @@ mod look_up;
 mod outbox;
 mod pipeline;
 mod proposer;
+mod removed;
 mod sealing;
 mod staging;
 mod tail;
@@ -113,7 +114,7 @@ pub struct Proposal {
 pub struct Record {
     /// What apply stated.
     pub head: RecordHead,
-    /// Its body.
+    /// Its body; empty if it was removed, which the head's [`BodyPlace`](logstore::BodyPlace) says.
     pub body: Bytes,
 }
 

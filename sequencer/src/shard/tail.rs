@@ -33,7 +33,7 @@ impl TailBatch {
         let record = &self.applied.records[record];
         match record.head.body {
             BodyPlace::InEntry { offset, len } => self.payload.slice(offset as usize..(offset + len) as usize),
-            BodyPlace::Made | BodyPlace::Sealed => {
+            BodyPlace::Made | BodyPlace::Sealed | BodyPlace::Removed => {
                 record.made_body.clone().expect("a made body travels with its record")
             }
         }

@@ -13,7 +13,7 @@ use logstore::id::{
 use logstore::{BodyPlace, RecordKind};
 
 use super::send::message_key;
-use super::{ConversationRow, MemberRow, MergedSpan, OwnRow, ShardState, keys};
+use super::{ConversationRow, Floor, MemberRow, MergedSpan, OwnRow, ShardState, keys};
 use crate::codec::{self, SendView, View};
 use crate::{Applied, Batch, Command, CommittedRecord, Outcome, Refusal, Stored};
 
@@ -145,6 +145,13 @@ impl ShardState {
             Command::Seal => Ok(self.will_seal(out)),
             Command::Merge { first, last, level } => self.merge(MergedSpan { first, last, level, asked_at: out.index }),
             Command::Probe => Ok(Outcome::Done),
+            Command::Trim { conversation, before, ordinal, time } => {
+                self.trim(conversation, Floor { before, ordinal, time, trimmed_at: out.index })
+            }
+            Command::Recall(recall) => self.recall(&recall, offset, out),
+            Command::Erase { user } => self.erase(user, out.index),
+            Command::Erased { user, upto } => Ok(self.erased(user, upto)),
+            Command::Retain { conversation, retention } => self.retain(conversation, retention),
         };
         done.unwrap_or_else(Outcome::Refused)
     }

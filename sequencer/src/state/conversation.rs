@@ -1,6 +1,10 @@
 //! A conversation's row.
 
+use std::sync::Arc;
+
 use logstore::id::{BodyHash, ClientMsgId, LogIndex, Ordinal, SeqId, TimeMs, UserId};
+
+use super::Upkeep;
 
 /// What a shard knows of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +21,8 @@ pub struct ConversationRow {
     pub direct: Option<DirectRow>,
     /// Present for a group.
     pub group: Option<Box<GroupRow>>,
+    /// Present if something was removed of it, or it has a retention of its own. Shared between the generations of state.
+    pub upkeep: Option<Arc<Upkeep>>,
 }
 
 /// A 1:1's grants: bit 0 written by the lower user's home, bit 1 by the higher's.

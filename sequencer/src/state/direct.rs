@@ -141,5 +141,6 @@ fn empty_direct(out: &Applied) -> ConversationRow {
         last_time: out.time,
         direct: Some(DirectRow::default()),
         group: None,
+        upkeep: None,
     }
 }

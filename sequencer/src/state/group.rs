@@ -17,7 +17,7 @@ use super::send::RECORD_HEAD_BYTES;
 use super::{
     ConversationRow, GroupRow, Interval, MEMBERS_MAX, MemberRow, MembershipBody, MessageKey, Role, ShardState,
 };
-use crate::{Applied, Command, GroupChange, Outcome, Refusal};
+use crate::{Applied, GroupChange, Outcome, Refusal};
 
 impl ShardState {
     #[allow(clippy::too_many_arguments)]
@@ -69,8 +69,9 @@ impl ShardState {
             return self.repeated_change(change, stored.seq, body_hash);
         }
         self.dedup.admit(key.id, self.own.time, change.checked_upto)?;
-        let row = self.conversation(change.group).and_then(|row| row.group.as_ref());
-        let row = row.ok_or(Refusal::NoSuchConversation)?;
+        let conversation = self.conversation(change.group).ok_or(Refusal::NoSuchConversation)?;
+        self.check_not_trimmed(conversation, key.id)?;
+        let row = conversation.group.as_ref().ok_or(Refusal::NoSuchConversation)?;
         let (owner, member_count) = (row.owner, row.member_count as usize);
         self.authorise_change(change, owner)?;
         let (added, removed) = self.really_changed(change)?;
@@ -225,31 +226,17 @@ impl ShardState {
     }
 }
 
-/// Who asked for a membership record, under which id, and the hash that tells a repeated request from another: what of its
-/// head is only in its command.
-pub(crate) fn asked_by(command: &Command) -> Option<(UserId, ClientMsgId, BodyHash)> {
-    match command {
-        Command::GroupCreate { creator, request, name, members, .. } => {
-            Some((*creator, *request, hash_of_creation(name, &first_members(*creator, members))))
-        }
-        Command::GroupChange(change) => {
-            Some((change.actor, change.request, hash_of_change(&change.add, &change.remove)))
-        }
-        _ => None,
-    }
-}
-
 /// Everybody a creation asks for, ascending.
-fn first_members(creator: UserId, members: &[UserId]) -> Vec<UserId> {
+pub(super) fn first_members(creator: UserId, members: &[UserId]) -> Vec<UserId> {
     members.iter().copied().chain([creator]).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// What a retry is compared by: the request, for the record's body depends on who was a member then.
-fn hash_of_change(add: &[UserId], remove: &[UserId]) -> BodyHash {
+pub(super) fn hash_of_change(add: &[UserId], remove: &[UserId]) -> BodyHash {
     BodyHash(hasher_of_users(add, remove).digest())
 }
 
-fn hash_of_creation(name: &str, members: &[UserId]) -> BodyHash {
+pub(super) fn hash_of_creation(name: &str, members: &[UserId]) -> BodyHash {
     let mut hasher = hasher_of_users(members, &[]);
     hasher.update(name.as_bytes());
     BodyHash(hasher.digest())
@@ -288,5 +275,6 @@ fn empty_group(group: GroupRow, out: &Applied) -> ConversationRow {
         last_time: out.time,
         direct: None,
         group: Some(Box::new(group)),
+        upkeep: None,
     }
 }

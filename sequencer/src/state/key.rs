@@ -66,7 +66,19 @@ pub fn keys(command: &Command, touch: &mut impl FnMut(Key)) {
             effects.iter().for_each(|effect| keys_of_effect(effect, touch));
         }
         Command::AckEffects { to, .. } => touch(Key::Outbox(*to)),
-        Command::Init { .. } | Command::Seal | Command::Merge { .. } | Command::Probe => {}
+        Command::Trim { conversation, .. } | Command::Retain { conversation, .. } => {
+            touch(Key::Conversation(*conversation));
+        }
+        Command::Recall(recall) => {
+            touch(Key::Conversation(recall.conversation));
+            touch(Key::Member(recall.conversation, recall.actor));
+        }
+        Command::Init { .. }
+        | Command::Seal
+        | Command::Merge { .. }
+        | Command::Probe
+        | Command::Erase { .. }
+        | Command::Erased { .. } => {}
     }
 }
 

@@ -20,17 +20,21 @@ mod cursor;
 mod dedup;
 mod direct;
 mod effect;
+mod erasures;
 mod frozen;
 mod group;
 mod heir;
 mod key;
 mod layout;
+mod made;
 mod member;
 mod own;
 mod rebuild;
 mod relation;
+mod removal;
 mod send;
 mod shard_row;
+mod upkeep;
 mod user;
 
 use std::collections::VecDeque;
@@ -50,17 +54,21 @@ pub use crate::codec::send_at;
 pub use conversation::{ConversationRow, DirectRow, GroupRow};
 use dedup::{Dedup, MessageKey};
 pub use effect::{InboxRow, OutboxHead, OutboxRow};
+pub use erasures::{Erasure, Erasures};
 use frozen::AtSeal;
 pub use frozen::FrozenGeneration;
-pub(crate) use group::asked_by;
 pub use heir::HeirSearch;
 pub use key::{Key, keys};
 pub use layout::{Layout, MergedSpan};
+pub(crate) use made::{AskedBy, asked_by};
 pub use member::{Interval, MemberRow, MembershipBody, Role};
 pub use own::OwnRow;
 pub use rebuild::{Rebuild, WindowPart};
 pub use relation::{Peer, RelationRow};
+pub(crate) use removal::repeated_recall;
+pub use removal::{RecallBody, Trimmed};
 pub use shard_row::{EndedGeneration, ShardRow};
+pub use upkeep::{Floor, Recalled, Upkeep};
 pub use user::{NameRow, SessionRow, UserRow};
 
 /// The state of one shard.
@@ -163,6 +171,16 @@ impl ShardState {
     /// The merges that the log has asked for.
     pub fn layout(&self) -> &Layout {
         &self.own.layout
+    }
+
+    /// Whose messages are being erased.
+    pub fn erasures(&self) -> &Erasures {
+        &self.own.erasures
+    }
+
+    /// How much trims have removed.
+    pub fn trimmed(&self) -> Trimmed {
+        self.own.trimmed
     }
 
     /// Whether this shard owns the conversation's bucket.

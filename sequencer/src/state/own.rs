@@ -5,7 +5,7 @@
 
 use logstore::id::{BodyHash, Bucket, HistoryId, SeqId, ServerMsgId, ShardId, TimeMs, UserId};
 
-use super::Layout;
+use super::{Erasures, Layout, Trimmed};
 
 /// What a shard knows of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +32,10 @@ pub struct OwnRow {
     pub(crate) accepted: u64,
     /// The merges that the log has asked for.
     pub layout: Layout,
+    /// Whose messages are being erased.
+    pub erasures: Erasures,
+    /// How much trims have removed.
+    pub trimmed: Trimmed,
     /// One bit a bucket.
     owned: Vec<u64>,
 }
@@ -59,6 +63,8 @@ impl OwnRow {
             stored: 0,
             accepted: 0,
             layout: Layout::default(),
+            erasures: Erasures::default(),
+            trimmed: Trimmed::default(),
             owned: vec![0; 65536 / 64],
         }
     }

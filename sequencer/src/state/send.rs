@@ -42,6 +42,9 @@ impl ShardState {
         self.dedup.admit(key.id, self.own.time, send.checked_upto())?;
         let row =
             self.conversations.get_mut_hashed(hashes.conversation, &conversation).ok_or(Refusal::NoSuchConversation)?;
+        if row.upkeep.is_some() && !self.dedup.is_inside(key.id) && !self.dedup.is_after(key.id, row.floor().time) {
+            return Err(Refusal::Expired);
+        }
         authorise(conversation, sender, row, &self.members)?;
         let accept = Accept {
             conversation,

@@ -65,7 +65,11 @@ impl Row {
     /// About what the row takes in memory.
     pub fn bytes(&self) -> usize {
         let heap = match self {
-            Row::Conversation(row) => row.group.as_ref().map_or(0, |group| size_of_val(&**group) + group.name.len()),
+            Row::Conversation(row) => {
+                let group = row.group.as_ref().map_or(0, |group| size_of_val(&**group) + group.name.len());
+                group
+                    + row.upkeep.as_ref().map_or(0, |upkeep| size_of_val(&**upkeep) + size_of_val(&upkeep.recalled[..]))
+            }
             Row::Member(row) if row.intervals.spilled() => size_of_val(&row.intervals[..]),
             Row::User(row) => row.name.len() + row.password_phc.len() + size_of_val(&row.sessions[..]),
             Row::OutboxPage(effects) => size_of_val(&effects[..]),

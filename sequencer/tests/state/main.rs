@@ -12,4 +12,5 @@ mod merges;
 mod prefetch;
 mod properties;
 mod rebuild;
+mod removals;
 mod sends;

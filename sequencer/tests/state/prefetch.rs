@@ -54,6 +54,7 @@ fn below() -> Arc<Below> {
         last_index: LogIndex(1),
         last_time: TimeMs(BEGIN),
         direct: None,
+        upkeep: None,
         group: Some(Box::new(group)),
     };
     let member = MemberRow {

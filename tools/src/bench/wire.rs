@@ -239,6 +239,8 @@ mod tests {
             sent_at_ms: 1,
             content: Bytes::from_static("שלום".as_bytes()),
             membership: None,
+            removed: false,
+            recalled: None,
         };
         let deliver = proto::Deliver {
             records: vec![record.clone(), record],

@@ -21,7 +21,7 @@ const IDS_A_REQUEST: usize = 256;
 pub struct RecordRow {
     conversation: String,
     seq_id: u64,
-    /// "text", "custom", "membership", or "kind-N" for what this program is too old to know.
+    /// "text", "custom", "membership", "recall", or "kind-N" for what this program is too old to know.
     kind: String,
     server_msg_id: String,
     client_msg_id: String,
@@ -39,6 +39,16 @@ pub struct RecordRow {
     left: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     actor: Option<String>,
+    /// Its content is gone for ever.
+    #[serde(skip_serializing_if = "is_false")]
+    removed: bool,
+    /// The message that this record recalls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recalls: Option<u64>,
+}
+
+fn is_false(bit: &bool) -> bool {
+    !*bit
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -50,7 +60,8 @@ impl RecordRow {
     pub fn new(record: &Record, names: &Names) -> RecordRow {
         let change = record.membership.as_ref();
         let text = record.text().map(str::to_owned);
-        let is_other = text.is_none() && change.is_none();
+        let recalled = record.recalled.as_ref();
+        let is_other = text.is_none() && change.is_none() && recalled.is_none() && !record.removed;
         RecordRow {
             conversation: record.conversation.to_string(),
             seq_id: record.seq_id.0,
@@ -65,11 +76,19 @@ impl RecordRow {
             joined: change.map(|change| names.of_all(&change.joined)),
             left: change.map(|change| names.of_all(&change.left)),
             actor: change.map(|change| names.of(change.actor)),
+            removed: record.removed,
+            recalls: recalled.map(|recalled| recalled.seq_id.0),
         }
     }
 
     /// What it says, for people.
     pub fn words(&self) -> String {
+        if self.removed {
+            return "(removed)".into();
+        }
+        if let Some(seq) = self.recalls {
+            return format!("recalled message {seq}");
+        }
         match (&self.text, &self.joined, &self.left) {
             (Some(text), _, _) => text.clone(),
             (None, Some(joined), Some(left)) => membership_words(joined, left),
@@ -87,7 +106,7 @@ impl RecordRow {
     pub fn chat_line(&self) -> String {
         let clock = self.sent_at.get(11..19).unwrap_or("");
         match self.kind.as_str() {
-            "membership" => format!("{clock}  * {}", visible(&self.words())),
+            "membership" | "recall" => format!("{clock}  * {}", visible(&self.words())),
             _ => format!("{clock}  {}: {}", visible(&self.sender), visible(&self.words())),
         }
     }
@@ -184,6 +203,7 @@ pub fn kind_name(kind: RecordKind) -> String {
         RecordKind::TEXT => "text".into(),
         RecordKind::CUSTOM => "custom".into(),
         RecordKind::MEMBERSHIP => "membership".into(),
+        RecordKind::RECALL => "recall".into(),
         RecordKind(other) => format!("kind-{other}"),
     }
 }
@@ -214,6 +234,8 @@ mod tests {
             sent_at: TimeMs(1_800_000_000_123),
             content: Bytes::copy_from_slice(content),
             membership,
+            removed: false,
+            recalled: None,
         }
     }
 

@@ -28,6 +28,8 @@ fn record(n: u64, seq: u64) -> Record {
         sent_at: TimeMs(1),
         content: Bytes::from(format!("{n}/{seq}")),
         membership: None,
+        removed: false,
+        recalled: None,
     }
 }
 

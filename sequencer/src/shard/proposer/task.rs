@@ -19,8 +19,8 @@ use crate::shard::proposer::old_ids::{LookedUp, NotNow, OldId, OldIds};
 use crate::shard::proposer::work::Work;
 use crate::shard::proposer::{News, Proposer};
 use crate::shard::{Capacity, PipelineSlot};
-use crate::state::HeirSearch;
-use crate::{BatchBuilder, Clock, Command, GroupChange, Outcome, Refusal, Send, Stored, encoded_len};
+use crate::state::{HeirSearch, repeated_recall};
+use crate::{BatchBuilder, Clock, Command, GroupChange, Outcome, Recall, Refusal, Send, Stored, encoded_len};
 
 /// Members looked at under one lock when a group's owner leaves: apply waits for some 100 us.
 const HEIR_ROWS_PER_STEP: usize = 1024;
@@ -239,6 +239,7 @@ impl ProposerTask {
         let send = match command {
             Command::Send(send) => send,
             Command::GroupChange(change) => return self.judge_change(change),
+            Command::Recall(recall) => return self.judge_recall(recall),
             _ => return Judgement::Take,
         };
         if !self.held.is_empty() && slot.is_some_and(|slot| self.held.contains_key(&slot.connection)) {
@@ -297,6 +298,21 @@ impl ProposerTask {
         Judgement::Take
     }
 
+    /// A recall is looked up if its id is old.
+    fn judge_recall(&mut self, recall: &mut Recall) -> Judgement {
+        let id = OldId { conversation: recall.conversation, sender: recall.actor, id: recall.request };
+        match self.look_up(id, connection_of(None)) {
+            Ok(LookedUp { found: Some((stored, asked)), .. }) => {
+                Judgement::Answer(Ok(repeated_recall(recall, stored, asked).unwrap_or_else(Outcome::Refused)))
+            }
+            Ok(LookedUp { checked_upto, .. }) => {
+                recall.checked_upto = checked_upto;
+                Judgement::Take
+            }
+            Err(not_now) => not_now.into(),
+        }
+    }
+
     fn look_up(&mut self, id: OldId, connection: ConnectionId) -> Result<LookedUp, NotNow> {
         self.old_ids.look_up(&self.core, &self.proposer, id, connection, self.clock.now())
     }
@@ -327,8 +343,9 @@ impl ProposerTask {
 
 /// What shards ask of each other, and what frees room, is never refused for want of room.
 fn is_of_client(command: &Command) -> bool {
-    use Command::{AckEffects, Effects, Init, Merge, Probe, Seal};
-    !matches!(command, AckEffects { .. } | Effects { .. } | Init { .. } | Merge { .. } | Probe | Seal)
+    use Command::{AckEffects, Effects, Erase, Erased, Init, Merge, Probe, Seal, Trim};
+    let frees_room = matches!(command, Erase { .. } | Erased { .. } | Merge { .. } | Seal | Trim { .. });
+    !frees_room && !matches!(command, AckEffects { .. } | Effects { .. } | Init { .. } | Probe)
 }
 
 /// Commands without a pipeline are held together.

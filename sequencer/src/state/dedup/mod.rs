@@ -130,6 +130,11 @@ impl Dedup {
         self.floor.is_none_or(|floor| time_of(id).0.saturating_sub(SKEW_MS) > floor.0)
     }
 
+    /// Whether an id cannot have been accepted by this log time: its clock was at most 30 s ahead then.
+    pub fn is_after(&self, id: ClientMsgId, time: TimeMs) -> bool {
+        time_of(id).0.saturating_sub(SKEW_MS) > time.0
+    }
+
     /// Adds the id of an accepted record; it must not be in the window.
     pub fn insert(&mut self, hash: u64, key: &MessageKey, stored: &Stored, body_hash: BodyHash) {
         let accepted =
