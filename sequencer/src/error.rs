@@ -27,6 +27,16 @@ pub enum Error {
         /// Why not.
         why: Capacity,
     },
+    /// What a generation holds cannot become a segment, and trying again will not help before something is repaired.
+    #[error("shard {shard} cannot be sealed (seal {generation}): {what}")]
+    CannotSeal {
+        /// The shard.
+        shard: ShardId,
+        /// The oldest seal that has no segment.
+        generation: u64,
+        /// Why not.
+        what: String,
+    },
     /// The shard is not hosted here.
     #[error("shard {0} is not on this node")]
     NoSuchShard(ShardId),

@@ -226,6 +226,7 @@ impl TryFrom<proto::ShardInfo> for Shard {
             conversations: info.conversations,
             buckets: info.buckets,
             digest: info.digest,
+            troubles: info.troubles,
         })
     }
 }
@@ -252,8 +253,13 @@ impl From<proto::ProbeReply> for Probe {
         Probe {
             shards: reply.took_us.into_iter().map(Duration::from_micros).collect(),
             durable: Duration::from_micros(reply.durable_us),
+            troubles: reply.troubles.into_iter().filter_map(troubles).collect(),
         }
     }
+}
+
+fn troubles(of: proto::ShardTroubles) -> Option<(ShardId, Vec<String>)> {
+    Some((ShardId(u16::try_from(of.shard).ok()?), of.troubles))
 }
 
 /// Turns the columns of a durable ack into one outcome a message.

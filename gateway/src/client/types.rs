@@ -302,6 +302,8 @@ pub struct Shard {
     pub buckets: u32,
     /// Of its state: equal on replicas at the same applied index; empty unless asked for.
     pub digest: Bytes,
+    /// What is wrong with it, in words; none as a rule.
+    pub troubles: Vec<String>,
 }
 
 /// What lies in the segments of a shard that was just sealed.
@@ -330,4 +332,6 @@ pub struct Probe {
     pub shards: Vec<Duration>,
     /// One lone append, start to ack.
     pub durable: Duration,
+    /// What is wrong with shards that commit all the same.
+    pub troubles: Vec<(ShardId, Vec<String>)>,
 }

@@ -23,6 +23,9 @@ pub(crate) struct ShardProbe {
     pub took_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What is wrong with it though it commits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<String>,
 }
 
 /// The body of `/readyz`.
@@ -111,7 +114,7 @@ mod tests {
     use super::*;
 
     fn probe(shard: u16, ready: bool) -> ShardProbe {
-        ShardProbe { shard, ready, took_ms: None, reason: None }
+        ShardProbe { shard, ready, took_ms: None, reason: None, troubles: Vec::new() }
     }
 
     fn counted(asked: Arc<AtomicUsize>, shards: Vec<ShardProbe>) -> Probes {

@@ -43,6 +43,8 @@ pub(crate) struct ShardLine {
     buckets: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    troubles: Vec<String>,
 }
 
 /// What an acknowledgement means, in plain words.
@@ -60,6 +62,7 @@ impl From<ShardStatus> for ShardLine {
             conversations: status.conversations,
             buckets: status.buckets,
             digest: status.digest.map(|digest| format!("{digest:032x}")),
+            troubles: status.troubles,
         }
     }
 }

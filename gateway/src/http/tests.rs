@@ -59,7 +59,8 @@ async fn health_answers_before_the_node_is_ready() {
 async fn readiness_turns_with_the_shards_and_names_the_one_that_cannot_commit() {
     let server = start().await;
     let probes = |ready| -> Probes {
-        let bad = ShardProbe { shard: 3, ready, took_ms: None, reason: (!ready).then(|| "no answer".into()) };
+        let reason = (!ready).then(|| "no answer".into());
+        let bad = ShardProbe { shard: 3, ready, took_ms: None, reason, troubles: Vec::new() };
         Arc::new(move || {
             let shards = vec![bad.clone()];
             async move { shards }.boxed()

@@ -25,5 +25,5 @@ async fn probe(shard: Arc<Shard>) -> ShardProbe {
         Ok(Err(error)) => (None, Some(error.to_string())),
         Err(_) => (None, Some(format!("no answer within {} ms", TIMEOUT.as_millis()))),
     };
-    ShardProbe { shard: shard.id().0, ready: reason.is_none(), took_ms, reason }
+    ShardProbe { shard: shard.id().0, ready: reason.is_none(), took_ms, reason, troubles: shard.troubles() }
 }

@@ -82,10 +82,17 @@ pub(super) async fn seal_shards(gateway: &Gateway, body: Bytes) -> Answer {
 /// Seals one shard; states what lies in its segments then.
 async fn seal_one(shard: &Shard) -> Result<proto::SealedShard, Fault> {
     let began = Instant::now();
-    let seals = shard.seal().await;
-    let seals = seals.map_err(|why| Fault::later(Code::Busy, format!("not sealed: {why:?}"), why.retry_after()))?;
+    let seals = shard.seal().await.map_err(not_sealed)?;
     let sealed = shard.read(|_, records| records.sealed().clone());
     Ok(convert::sealed_shard(sealed.manifest(), seals, began.elapsed()))
+}
+
+/// Administrators are told what file it is, too.
+fn not_sealed(error: sequencer::Error) -> Fault {
+    match error {
+        sequencer::Error::CannotSeal { .. } => Fault::new(Code::Internal, error.to_string()),
+        error => error.into(),
+    }
 }
 
 /// All shards commit something at once; then one alone, which is what a lone send waits for.
@@ -93,8 +100,10 @@ pub(super) async fn probe(gateway: &Gateway) -> Answer {
     let shards = gateway.sequencer().shards();
     let took = join_all(shards.iter().map(|shard| probe_one(shard))).await;
     let took_us = took.into_iter().collect::<Result<Vec<u64>, Fault>>()?;
+    let troubles = shards.iter().filter_map(|shard| convert::shard_troubles(shard.id(), shard.troubles()));
+    let troubles = troubles.collect();
     let lone = shards.first().ok_or_else(|| Fault::new(Code::Internal, "this node has no shards"))?;
-    Ok(encode(&proto::ProbeReply { took_us, durable_us: probe_one(lone).await? }))
+    Ok(encode(&proto::ProbeReply { took_us, durable_us: probe_one(lone).await?, troubles }))
 }
 
 async fn probe_one(shard: &Shard) -> Result<u64, Fault> {

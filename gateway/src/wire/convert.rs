@@ -213,5 +213,11 @@ pub fn shard_info(status: &ShardStatus) -> proto::ShardInfo {
         conversations: status.conversations,
         buckets: status.buckets,
         digest: status.digest.map(id_bytes).unwrap_or_default(),
+        troubles: status.troubles.clone(),
     }
+}
+
+/// What is wrong with a shard, if anything is.
+pub fn shard_troubles(shard: ShardId, troubles: Vec<String>) -> Option<proto::ShardTroubles> {
+    (!troubles.is_empty()).then(|| proto::ShardTroubles { shard: slot(shard), troubles })
 }

@@ -105,26 +105,36 @@ impl Shard {
         history::read(&self.core, &self.journal, wanted).await
     }
 
-    /// Seals what there is and waits until its segment is durable; states how many seals there are.
-    pub async fn seal(&self) -> std::result::Result<u64, Capacity> {
+    /// Seals what there is and waits until its segment is durable; states how many seals there are. What keeps the segment
+    /// from being made is told as soon as it is known to stay.
+    pub async fn seal(&self) -> Result<u64> {
+        let sealing = self.core.sealing();
         let generation = self.read(|state, _| state.generation());
-        self.execute(Command::Seal).await?;
+        let failures = sealing.failures();
+        let refused = |why| Error::Refused { shard: self.id(), why };
+        self.execute(Command::Seal).await.map_err(refused)?;
         loop {
-            let mut published = std::pin::pin!(self.core.sealing().published_signal().notified());
+            let mut published = std::pin::pin!(sealing.published_signal().notified());
             published.as_mut().enable();
-            let upto = self.core.sealing().published();
+            let upto = sealing.published();
             if upto >= generation {
                 return Ok(upto);
             }
+            if let Some(what) = sealing.failed_after(failures) {
+                return Err(Error::CannotSeal { shard: self.id(), generation: upto + 1, what });
+            }
             if self.core.is_stopped() {
-                return Err(Capacity::NotLeading);
+                return Err(refused(Capacity::NotLeading));
             }
             published.await;
         }
     }
 
-    /// Commits a probe and says how long that took.
+    /// Commits a probe and says how long that took. A shard that would refuse messages for what it holds unsealed fails it.
     pub async fn probe(&self) -> Result<Duration> {
+        if self.core.unsealed_bytes() > self.proposer.unsealed_bytes_max() {
+            return Err(Error::Refused { shard: self.id(), why: Capacity::NoSpace });
+        }
         let began = Instant::now();
         match runtime::within(PROBE_LIMIT, self.execute(Command::Probe)).await {
             Some(Ok(_)) => Ok(began.elapsed()),
@@ -133,6 +143,11 @@ impl Shard {
                 Err(Error::Timeout { shard: self.id(), what: "commit a probe", ms: PROBE_LIMIT.as_millis() as u64 })
             }
         }
+    }
+
+    /// What is wrong with it, in words for people; nothing, as a rule.
+    pub fn troubles(&self) -> Vec<String> {
+        self.core.sealing().troubles()
     }
 
     /// Figures for people, cheap enough to be polled; without a digest.
@@ -157,6 +172,7 @@ impl Shard {
             conversations: state.conversation_count(),
             buckets: state.buckets_owned(),
             digest: digest(state),
+            troubles: self.core.sealing().troubles(),
         })
     }
 }

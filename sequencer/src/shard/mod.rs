@@ -139,4 +139,6 @@ pub struct ShardStatus {
     pub buckets: u32,
     /// Digest of the state at `applied`, if it was asked for.
     pub digest: Option<u128>,
+    /// What is wrong with it, in words for people: why it cannot be sealed, say.
+    pub troubles: Vec<String>,
 }

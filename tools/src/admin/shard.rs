@@ -51,11 +51,13 @@ struct ShardRow {
     buckets: u32,
     #[serde(skip_serializing_if = "String::is_empty")]
     digest: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    troubles: Vec<String>,
 }
 
 impl Row for ShardRow {
     const COLUMNS: &'static [&'static str] =
-        &["shard", "leading", "term", "last", "applied", "unsealed", "conversations", "buckets", "digest"];
+        &["shard", "leading", "term", "last", "applied", "unsealed", "conversations", "buckets", "digest", "trouble"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -68,6 +70,7 @@ impl Row for ShardRow {
             self.conversations.to_string(),
             self.buckets.to_string(),
             self.digest.clone(),
+            self.troubles.join("; "),
         ]
     }
 }
@@ -133,5 +136,6 @@ fn row(shard: Shard) -> ShardRow {
         conversations: shard.conversations,
         buckets: shard.buckets,
         digest: shard.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        troubles: shard.troubles,
     }
 }

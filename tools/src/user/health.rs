@@ -34,11 +34,14 @@ struct Health {
     shards_us: Vec<u64>,
     /// The whole request, seen from here.
     round_trip_us: u64,
+    /// What is wrong with shards though they commit.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    troubles: Vec<String>,
 }
 
 impl Row for Health {
     const COLUMNS: &'static [&'static str] =
-        &["healthy", "server", "shards", "durable append", "slowest shard", "round trip"];
+        &["healthy", "server", "shards", "durable append", "slowest shard", "round trip", "trouble"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -48,6 +51,7 @@ impl Row for Health {
             millis(self.durable_append_us),
             millis(self.slowest_shard_us),
             millis(self.round_trip_us),
+            self.troubles.join("; "),
         ]
     }
 }
@@ -63,6 +67,8 @@ pub async fn run(args: Args, globals: &Globals, printer: &mut Printer) -> Result
     let started = Instant::now();
     let probe = connection.probe().await?;
     let round_trip_us = micros(started.elapsed());
+    let troubles = probe.troubles.iter().map(|(shard, what)| format!("shard {}: {}", shard.0, what.join("; ")));
+    let troubles = troubles.collect();
     let shards_us: Vec<u64> = probe.shards.iter().map(|took| micros(*took)).collect();
     printer.one(&Health {
         healthy: true,
@@ -72,6 +78,7 @@ pub async fn run(args: Args, globals: &Globals, printer: &mut Printer) -> Result
         slowest_shard_us: shards_us.iter().copied().max().unwrap_or(0),
         shards_us,
         round_trip_us,
+        troubles,
     })
 }
 

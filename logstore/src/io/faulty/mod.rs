@@ -80,12 +80,18 @@ impl FaultyDisk {
 
     /// Fails the `nth` operation of this kind from now on (1: the next).
     pub fn fail(&self, operation: Operation, nth: u64, kind: io::ErrorKind) {
-        self.state().failures.push(Failure { operation, countdown: nth, always: false, kind });
+        self.state().failures.push(Failure { operation, countdown: nth, always: false, kind, under: String::new() });
+    }
+
+    /// Fails all operations of this kind on files whose path begins like this until [`FaultyDisk::heal`].
+    pub fn fail_under(&self, under: &str, operation: Operation, kind: io::ErrorKind) {
+        let under = under.to_owned();
+        self.state().failures.push(Failure { operation, countdown: 1, always: true, kind, under });
     }
 
     /// Fails all operations of this kind until [`FaultyDisk::heal`].
     pub fn fail_always(&self, operation: Operation, kind: io::ErrorKind) {
-        self.state().failures.push(Failure { operation, countdown: 1, always: true, kind });
+        self.state().failures.push(Failure { operation, countdown: 1, always: true, kind, under: String::new() });
     }
 
     /// Takes back all planned failures, the limit on space and the shortness of reads.
@@ -205,14 +211,14 @@ impl Disk for FaultyDisk {
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let mut state = self.state();
-        state.attempt(Operation::List)?;
+        state.attempt(Operation::List, dir)?;
         let in_dir = |path: &String| Some(below(path, dir)?.to_owned()).filter(|name| !name.contains('/'));
         Ok(state.names.keys().filter_map(in_dir).collect())
     }
 
     fn list_dirs(&self, dir: &str) -> io::Result<Vec<String>> {
         let mut state = self.state();
-        state.attempt(Operation::List)?;
+        state.attempt(Operation::List, dir)?;
         let in_dir = |path: &String| Some(below(path, dir)?.split_once('/')?.0.to_owned());
         let mut names: Vec<_> = state.names.keys().filter_map(in_dir).collect();
         names.dedup();
@@ -221,13 +227,13 @@ impl Disk for FaultyDisk {
 
     fn open(&self, path: &str) -> io::Result<Arc<dyn DataFile>> {
         let mut state = self.state();
-        state.attempt(Operation::Open)?;
+        state.attempt(Operation::Open, path)?;
         Ok(Arc::new(FaultyFile { file: state.find(path)?, world: self.world.clone() }))
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn DataFile>> {
         let mut state = self.state();
-        state.attempt(Operation::Create)?;
+        state.attempt(Operation::Create, path)?;
         if state.names.contains_key(path) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file exists"));
         }
@@ -239,7 +245,7 @@ impl Disk for FaultyDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.attempt(Operation::Rename)?;
+        state.attempt(Operation::Rename, from)?;
         let file = state.find(from)?;
         state.change_name(NameChange::Moved(from.to_owned(), to.to_owned(), file));
         Ok(())
@@ -247,15 +253,15 @@ impl Disk for FaultyDisk {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.attempt(Operation::Remove)?;
+        state.attempt(Operation::Remove, path)?;
         state.find(path)?;
         state.change_name(NameChange::Gone(path.to_owned()));
         Ok(())
     }
 
-    fn sync_dir(&self, _dir: &str) -> io::Result<()> {
+    fn sync_dir(&self, dir: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.attempt(Operation::SyncDir)?;
+        state.attempt(Operation::SyncDir, dir)?;
         state.durable_names = state.names.clone();
         state.name_changes.clear();
         Ok(())
@@ -275,7 +281,7 @@ struct FaultyFile {
 impl DataFile for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.world.state.lock();
-        state.attempt(Operation::Read)?;
+        state.attempt_in(Operation::Read, self.file)?;
         let bytes = &state.files[self.file].now;
         let rest = bytes.get(offset as usize..).unwrap_or_default();
         let len = rest.len().min(buffer.len()).min(state.read_bytes_max.unwrap_or(usize::MAX));
@@ -285,7 +291,7 @@ impl DataFile for FaultyFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.world.state.lock();
-        if let Err(error) = state.attempt(Operation::Write) {
+        if let Err(error) = state.attempt_in(Operation::Write, self.file) {
             // As the contract says: any part may have been written.
             state.files[self.file].change(Change::Bytes(offset as usize, bytes[..bytes.len() / 2].to_vec()));
             return Err(error);
@@ -307,7 +313,7 @@ impl DataFile for FaultyFile {
             state.released_syncs = state.released_syncs.saturating_sub(1);
             state.held_syncs -= 1;
         }
-        let attempt = state.attempt(Operation::Sync);
+        let attempt = state.attempt_in(Operation::Sync, self.file);
         let file = &mut state.files[self.file];
         match attempt {
             Ok(()) => {
@@ -331,7 +337,7 @@ impl DataFile for FaultyFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.world.state.lock();
-        state.attempt(Operation::Allocate)?;
+        state.attempt_in(Operation::Allocate, self.file)?;
         state.grow(self.file, len as usize)?;
         state.files[self.file].change(Change::Len(len as usize));
         Ok(())
@@ -339,7 +345,7 @@ impl DataFile for FaultyFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let mut state = self.world.state.lock();
-        state.attempt(Operation::Allocate)?;
+        state.attempt_in(Operation::Allocate, self.file)?;
         state.grow(self.file, len as usize)
     }
 }

@@ -48,18 +48,21 @@ pub(super) struct Failure {
     pub countdown: u64,
     pub always: bool,
     pub kind: io::ErrorKind,
+    /// Only of files whose path begins like this.
+    pub under: String,
 }
 
 const SECTOR_BYTES: usize = 512;
 
 impl State {
-    /// Counts an operation; fails it if that is planned or the power is off.
-    pub fn attempt(&mut self, operation: Operation) -> io::Result<()> {
+    /// Counts an operation on a path; fails it if that is planned or the power is off.
+    pub fn attempt(&mut self, operation: Operation, path: &str) -> io::Result<()> {
         let changes = !matches!(operation, Operation::Open | Operation::List | Operation::Read);
         if self.power_steps == Some(0) {
             return Err(io::Error::other("the power is off"));
         }
-        for failure in self.failures.iter_mut().filter(|failure| failure.operation == operation) {
+        let is_meant = |failure: &&mut Failure| failure.operation == operation && path.starts_with(&failure.under);
+        for failure in self.failures.iter_mut().filter(is_meant) {
             match failure.countdown {
                 0 => {}
                 1 => {
@@ -74,6 +77,14 @@ impl State {
             self.power_steps = self.power_steps.map(|left| left - 1);
         }
         Ok(())
+    }
+
+    /// Counts an operation on a file.
+    pub fn attempt_in(&mut self, operation: Operation, file: usize) -> io::Result<()> {
+        // Names are looked for only when it matters: there are tests with a million reads.
+        let matters = self.failures.iter().any(|failure| !failure.under.is_empty());
+        let name = self.names.iter().find(|(_, of)| matters && **of == file).map(|(name, _)| name.clone());
+        self.attempt(operation, &name.unwrap_or_default())
     }
 
     pub fn find(&self, path: &str) -> io::Result<usize> {

@@ -95,6 +95,11 @@ impl Proposer {
         })
     }
 
+    /// Bytes of entries a shard may hold that are not in segments.
+    pub(crate) fn unsealed_bytes_max(&self) -> u64 {
+        self.limits.unsealed_bytes_max
+    }
+
     /// Queues a proposal, or refuses it at once.
     pub(crate) fn propose(&self, proposal: Proposal) {
         let Proposal { commands, pipeline, reply } = proposal;

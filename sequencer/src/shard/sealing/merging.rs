@@ -1,8 +1,8 @@
 //! Carries out the merges that the log has asked for, one after the other, and lets the state store follow.
 //!
 //! What always holds: publishing is serial per shard, so that neither a seal nor a merge is lost; whatever a merge could not finish is
-//! found again by comparing layout and manifest. A merge that finds no room, or cannot read what it is to merge, leaves
-//! everything as it was; a manifest that could not be made durable is final for the node, as in the journal.
+//! found again by comparing layout and manifest. A merge that fails leaves everything as it was, and the shard says so; a
+//! sync that failed is final for the node, as in the journal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use logstore::merge::MergePlan;
 use logstore::{Journal, Manifest, SegmentSet};
 
 use super::pace::Pacer;
-use super::task::is_no_room;
+use super::trouble::{Course, course, is_no_room};
 use super::turn::PatientTurn;
 use super::{SealingOptions, absorb, merge};
 use crate::raft::runtime;
@@ -19,14 +19,14 @@ use crate::shard::Shard;
 use crate::shard::core::ShardCore;
 use crate::{Error, Result};
 
-/// Merges become due when a seal is published; one that found no room is tried again after this at the latest.
+/// Merges become due when a seal is published; one that failed for now is tried again after this at the latest.
 const LOOK: Duration = Duration::from_secs(30);
 
 /// What a round has come to.
 enum Round {
     /// One merge is done; there may be more.
     Merged,
-    /// There was nothing to do, or no room to do it in.
+    /// There was nothing to do, or it cannot be done now.
     Rest,
     /// Nothing more can be done before the next start.
     Over,
@@ -72,6 +72,7 @@ async fn merge_one(shard: &Arc<Shard>, options: &SealingOptions, plan: MergePlan
         Ok(Ok(())) => {
             tracing::debug!(plan = shown, "merged");
             metrics::counter!("skein_merges_total").increment(1);
+            says(shard, None);
             Round::Merged
         }
         Ok(Err(error)) => judged(shard, &shown, &error),
@@ -88,22 +89,32 @@ async fn store_catches_up(shard: &Arc<Shard>, options: &SealingOptions) {
 }
 
 fn judged(shard: &Shard, plan: &str, error: &Error) -> Round {
-    match error {
-        _ if shard.core.is_stopped() => Round::Over,
-        error if is_no_room(error) => {
-            tracing::warn!(plan, %error, "no room for a merge: tried again later");
-            Round::Rest
-        }
-        Error::Log(error @ logstore::Error::Io { operation: "sync", .. }) => {
+    if shard.core.is_stopped() {
+        return Round::Over;
+    }
+    says(shard, Some(error));
+    match (course(error), error) {
+        (Course::Final, Error::Log(error)) => {
             tracing::error!(plan, %error, "a merge cannot be made durable");
             shard.journal.fail(error);
             Round::Over
         }
-        error => {
+        (Course::Passing, error) => {
+            let what = if is_no_room(error) { "no room for a merge" } else { "a merge has failed" };
+            tracing::warn!(plan, %error, "{what}: tried again later");
+            Round::Rest
+        }
+        (_, error) => {
             tracing::error!(plan, %error, "the segments of this shard are merged no further until the next start");
             Round::Over
         }
     }
+}
+
+fn says(shard: &Shard, trouble: Option<&Error>) {
+    let stuck = if trouble.is_some() { 1.0 } else { 0.0 };
+    metrics::gauge!("skein_merge_stuck", "shard" => shard.id().0.to_string()).set(stuck);
+    shard.core.sealing().merges(trouble.map(Error::to_string));
 }
 
 /// What merging needs off the async workers.

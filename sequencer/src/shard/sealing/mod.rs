@@ -26,14 +26,17 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod trigger;
+mod trouble;
 mod turn;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use logstore::id::LogIndex;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::Error;
 use crate::raft::checkpoint::Checkpoint;
 
 pub(crate) use merge_trigger::{policy as merge_policy, run as propose_merges};
@@ -43,14 +46,16 @@ pub(crate) use task::{SealingOptions, run};
 pub(crate) use trigger::{SealWhen, run as propose_seals};
 pub(crate) use turn::Turns;
 
+use trouble::Trouble;
+
 /// Generations that a `Seal` has frozen, and how far they are published.
 pub(crate) struct Sealing {
     progress: Mutex<Progress>,
     /// Held while a manifest takes the place of another: seals and merges are published by two tasks.
     publishing: Mutex<()>,
-    /// A generation was frozen. One listener.
+    /// A generation was frozen, or somebody asks for another try. One listener.
     frozen: Notify,
-    /// Segments were published, or the shard stops.
+    /// Segments were published, a try has failed, or the shard stops.
     published: Notify,
 }
 
@@ -61,6 +66,12 @@ struct Progress {
     published: u64,
     /// Where that one ended.
     checkpoint: Option<Checkpoint>,
+    /// Tries that have failed since.
+    seals: Option<Trouble>,
+    /// Tries that have failed since start.
+    failures: u64,
+    /// What keeps segments from being merged.
+    merges: Option<String>,
 }
 
 /// A generation that waits to become a segment.
@@ -75,7 +86,8 @@ pub(crate) struct Frozen {
 impl Sealing {
     /// Everything up to generation `published`, which ended at `checkpoint`, is in segments.
     pub(crate) fn new(published: u64, checkpoint: Option<Checkpoint>) -> Sealing {
-        let progress = Progress { frozen: VecDeque::new(), published, checkpoint };
+        let frozen = VecDeque::new();
+        let progress = Progress { frozen, published, checkpoint, seals: None, failures: 0, merges: None };
         let (frozen, published) = (Notify::new(), Notify::new());
         Sealing { progress: Mutex::new(progress), publishing: Mutex::new(()), frozen, published }
     }
@@ -111,13 +123,56 @@ impl Sealing {
         let mut progress = self.progress.lock();
         let Some(Frozen { generation, checkpoint, .. }) = progress.frozen.pop_front() else { return LogIndex(0) };
         progress.published = generation;
+        progress.seals = None;
         let before = progress.checkpoint.replace(checkpoint);
         drop(progress);
         self.published.notify_waiters();
         before.map_or(LogIndex(0), |checkpoint| checkpoint.index())
     }
 
-    /// Told when segments are published or the shard stops: register before looking.
+    /// The segment of the oldest generation that waits could not be made; states how long to leave it alone.
+    fn failed(&self, error: &Error) -> (Trouble, Duration) {
+        let mut progress = self.progress.lock();
+        let trouble = Trouble::after(progress.seals.take(), error);
+        progress.failures += 1;
+        progress.seals = Some(trouble.clone());
+        drop(progress);
+        self.published.notify_waiters();
+        let rest = trouble.rest();
+        (trouble, rest)
+    }
+
+    /// Segments can be merged again, or why not.
+    fn merges(&self, trouble: Option<String>) {
+        self.progress.lock().merges = trouble;
+    }
+
+    /// How many tries to make a segment have failed since start.
+    pub(crate) fn failures(&self) -> u64 {
+        self.progress.lock().failures
+    }
+
+    /// What no further try can be expected to get over, if one has failed after the first `before`.
+    pub(crate) fn failed_after(&self, before: u64) -> Option<String> {
+        let progress = self.progress.lock();
+        let trouble = progress.seals.as_ref().filter(|trouble| trouble.is_lasting && progress.failures > before)?;
+        Some(trouble.what.clone())
+    }
+
+    /// Whether the last try to make a segment has failed.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.progress.lock().seals.is_some()
+    }
+
+    /// What is wrong, in words for people.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        let progress = self.progress.lock();
+        let seals = progress.seals.as_ref().map(|trouble| format!("cannot be sealed: {}", trouble.what));
+        let merges = progress.merges.as_ref().map(|what| format!("its segments cannot be merged: {what}"));
+        seals.into_iter().chain(merges).collect()
+    }
+
+    /// Told when segments are published, when they cannot be made, or when the shard stops: register before looking.
     pub(crate) fn published_signal(&self) -> &Notify {
         &self.published
     }

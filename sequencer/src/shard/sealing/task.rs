@@ -1,12 +1,10 @@
 //! Makes segments of frozen generations, one after the other, and publishes them.
 //!
 //! What always holds: a generation's segment is durable and in the manifest before anything of it is let go; a build that
-//! finds no room is tried again while everything is still in memory and journal; any other failed write is final for the
-//! node, as in the journal.
+//! fails is tried again while everything is still in memory and journal, and says so meanwhile; a failed sync is final for
+//! the node, as in the journal.
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use logstore::Journal;
@@ -15,6 +13,7 @@ use logstore::segment::{self, BuildOptions, DeltaRow, Level, NewSegment, Segment
 
 use super::build::{Entries, items};
 use super::pace::Pacer;
+use super::trouble::{Course, course};
 use super::turn::Turns;
 use super::{Frozen, Sealing};
 use crate::raft::runtime;
@@ -22,9 +21,6 @@ use crate::raft::types::log_id_of;
 use crate::shard::Shard;
 use crate::shard::core::ShardCore;
 use crate::{Error, Result};
-
-/// Between two tries when there is no room.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// How a node's shards are sealed.
 #[derive(Clone)]
@@ -48,20 +44,34 @@ pub(crate) async fn run(shard: Arc<Shard>, options: SealingOptions) {
         drop(turn);
         match made {
             Ok(()) => let_go(&shard, sealing, frozen.generation).await,
-            Err(error) if is_no_room(&error) => {
-                tracing::warn!(shard = shard.id().0, %error, "no room for a segment: tried again in 5 s");
-                runtime::sleep(RETRY_AFTER).await;
-            }
-            Err(Error::Log(error)) => {
-                tracing::error!(shard = shard.id().0, %error, "a segment cannot be made");
-                return shard.journal.fail(&error);
-            }
-            Err(error) => {
-                tracing::error!(shard = shard.id().0, %error, "sealing has stopped");
-                return;
-            }
+            Err(error) if shard.core.is_stopped() => return tracing::debug!(%error, "stopped while sealing"),
+            Err(error) => match (course(&error), error) {
+                (Course::Final, Error::Log(error)) => {
+                    tracing::error!(shard = shard.id().0, %error, "a segment cannot be made durable");
+                    return shard.journal.fail(&error);
+                }
+                (_, error) => rest(&shard, sealing, &error).await,
+            },
         }
     }
+}
+
+/// Says what is wrong, and leaves it alone for a while, or until somebody asks for another try.
+async fn rest(shard: &Shard, sealing: &Sealing, error: &Error) {
+    let id = shard.id().0;
+    let (trouble, rest) = sealing.failed(error);
+    metrics::counter!("skein_seal_failures_total").increment(1);
+    stuck(shard, true);
+    if trouble.is_lasting {
+        tracing::error!(shard = id, %error, ?rest, "the shard cannot be sealed; it serves until too much is unsealed");
+    } else {
+        tracing::warn!(shard = id, %error, ?rest, "a segment cannot be made now: tried again");
+    }
+    let _ = runtime::within(rest, sealing.frozen.notified()).await;
+}
+
+fn stuck(shard: &Shard, is_stuck: bool) {
+    metrics::gauge!("skein_seal_stuck", "shard" => shard.id().0.to_string()).set(if is_stuck { 1.0 } else { 0.0 });
 }
 
 async fn seal_off_workers(shard: &Arc<Shard>, frozen: &Frozen, bytes_per_second: u64) -> Result<()> {
@@ -115,13 +125,12 @@ fn make(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: 
 
 /// The journal lets go of what was published one seal ago.
 async fn let_go(shard: &Shard, sealing: &Sealing, generation: u64) {
+    if sealing.is_stuck() {
+        stuck(shard, false);
+    }
     let before = sealing.publish();
     tracing::debug!(shard = shard.id().0, generation, "a segment is published");
     if let Err(error) = shard.group.purge(before).await {
         tracing::warn!(shard = shard.id().0, %error, "the journal keeps what is sealed until the next segment");
     }
-}
-
-pub(super) fn is_no_room(error: &Error) -> bool {
-    matches!(error, Error::Log(logstore::Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull)
 }

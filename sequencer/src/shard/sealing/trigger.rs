@@ -48,7 +48,8 @@ pub(crate) async fn run(shard: Arc<Shard>, when: SealWhen) {
             current = Generation { number, began: now };
         }
         let holds_back = shard.journal.is_held_back_by(shard.id());
-        let weight = Weight { entry_bytes: shard.core.generation_bytes(), record_bytes, holds_back };
+        let is_stuck = shard.core.sealing().is_stuck();
+        let weight = Weight { entry_bytes: shard.core.generation_bytes(), record_bytes, holds_back, is_stuck };
         if shard.group.leading_term().is_some() && is_due(current, now, weight, when) {
             seal(&shard, number).await;
         } else {
@@ -71,13 +72,16 @@ struct Weight {
     record_bytes: u64,
     /// Whether there are more journal files than there should be because of this shard.
     holds_back: bool,
+    /// Whether an older generation cannot become a segment: more of them would free nothing.
+    is_stuck: bool,
 }
 
 fn is_due(generation: Generation, now: TimeMs, weight: Weight, when: SealWhen) -> bool {
     let age_ms = now.0.saturating_sub(generation.began.0);
     let is_worth_it = weight.record_bytes > 0 || weight.entry_bytes > TOO_LITTLE_BYTES;
     let holds_back = weight.holds_back && age_ms >= HELD_BACK_AGE_MS && weight.entry_bytes > 0;
-    weight.entry_bytes >= when.bytes || (age_ms >= when.age_ms && is_worth_it) || holds_back
+    let is_early = (age_ms >= when.age_ms && is_worth_it) || holds_back;
+    weight.entry_bytes >= when.bytes || (is_early && !weight.is_stuck)
 }
 
 #[cfg(test)]
@@ -90,7 +94,7 @@ mod tests {
         let when = SealWhen { bytes: 1 << 20, age_ms: 60_000 };
         let (early, late) = (TimeMs(2_000), TimeMs(61_000));
         let is_due = |now, entry_bytes, record_bytes| {
-            is_due(generation, now, Weight { entry_bytes, record_bytes, holds_back: false }, when)
+            is_due(generation, now, Weight { entry_bytes, record_bytes, holds_back: false, is_stuck: false }, when)
         };
         assert!(!is_due(early, (1 << 20) - 1, 99));
         assert!(is_due(early, 1 << 20, 0));
@@ -103,9 +107,18 @@ mod tests {
     fn a_generation_that_holds_back_journal_files_is_sealed_early_but_not_over_and_over() {
         let generation = Generation { number: 1, began: TimeMs(1_000) };
         let when = SealWhen { bytes: 1 << 20, age_ms: 600_000 };
-        let weight = Weight { entry_bytes: 40, record_bytes: 0, holds_back: true };
+        let weight = Weight { entry_bytes: 40, record_bytes: 0, holds_back: true, is_stuck: false };
         assert!(is_due(generation, TimeMs(11_000), weight, when));
         assert!(!is_due(generation, TimeMs(10_999), weight, when));
         assert!(!is_due(generation, TimeMs(11_000), Weight { holds_back: false, ..weight }, when));
+    }
+
+    #[test]
+    fn a_shard_that_cannot_be_sealed_is_asked_for_no_more_than_its_bytes() {
+        let generation = Generation { number: 1, began: TimeMs(1_000) };
+        let when = SealWhen { bytes: 1 << 20, age_ms: 600_000 };
+        let weight = Weight { entry_bytes: 1 << 19, record_bytes: 9, holds_back: true, is_stuck: true };
+        assert!(!is_due(generation, TimeMs(9_000_000), weight, when));
+        assert!(is_due(generation, TimeMs(1_001), Weight { entry_bytes: 1 << 20, ..weight }, when));
     }
 }
