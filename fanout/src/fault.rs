@@ -103,6 +103,8 @@ codes! {
     Timeout = 405, "timeout";
     /// Something of ours failed.
     Internal = 500, "internal";
+    /// What is asked for lies in a part of the log that is damaged; the rest is served.
+    Damaged = 501, "damaged";
 }
 
 /// A typed refusal.

@@ -161,5 +161,23 @@ pub enum Error {
     Stopped(String),
 }
 
+impl Error {
+    /// Whether a file cannot be read, or is not what was written. What else is on the disk may be as it was.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Io { operation, .. } => matches!(*operation, "open" | "measure" | "read" | "map"),
+            Error::Rot { .. }
+            | Error::SegmentRot { .. }
+            | Error::ManifestRot { .. }
+            | Error::MissingSegment { .. }
+            | Error::MissingManifest { .. }
+            | Error::Misplaced { .. }
+            | Error::NotOurs { .. }
+            | Error::NewerFormat { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// logstore's result.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -27,6 +27,16 @@ pub enum Error {
         /// Why not.
         why: Capacity,
     },
+    /// What is asked for lies where the log cannot be read, or is not what was written. Other reads go on.
+    #[error("conversation {conversation} of shard {shard} cannot be read: {source}")]
+    Unreadable {
+        /// The shard.
+        shard: ShardId,
+        /// Whose records were asked for.
+        conversation: ConversationId,
+        /// Which file, and where in it.
+        source: Box<Error>,
+    },
     /// What a generation holds cannot become a segment, and trying again will not help before something is repaired.
     #[error("shard {shard} cannot be sealed (seal {generation}): {what}")]
     CannotSeal {
@@ -140,6 +150,26 @@ pub enum Error {
         /// How long.
         ms: u64,
     },
+}
+
+impl Error {
+    /// Whether a part of the log cannot be read, or is not what was written.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Error::Log(error) => error.is_damage(),
+            Error::Unreadable { .. } | Error::Malformed { .. } | Error::Row { .. } | Error::Rows { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The same, as what keeps a conversation from being read.
+    pub fn of_read(self, shard: ShardId, conversation: ConversationId) -> Error {
+        if !self.is_damage() || matches!(self, Error::Unreadable { .. }) {
+            return self;
+        }
+        metrics::counter!("skein_damaged_reads_total", "shard" => shard.0.to_string()).increment(1);
+        Error::Unreadable { shard, conversation, source: Box::new(self) }
+    }
 }
 
 /// sequencer's result.

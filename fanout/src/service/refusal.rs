@@ -40,6 +40,7 @@ impl From<Capacity> for Fault {
             Capacity::NoSpace => (Code::NoSpace, "the disk has no room that is certain"),
             Capacity::PredecessorFailed => (Code::PredecessorFailed, "an earlier message was not taken"),
             Capacity::NotLeading => (Code::Draining, "the node is stopping or leads no more"),
+            Capacity::Damaged => (Code::Damaged, "whether this was sent before is in a damaged part of the log"),
         };
         Fault::later(code, message, capacity.retry_after())
     }
@@ -51,8 +52,12 @@ impl From<sequencer::Error> for Fault {
             return why.into();
         }
         tracing::error!(%error, "a request failed");
-        match error {
+        match &error {
             sequencer::Error::Timeout { .. } => Fault::later(Code::Timeout, error.to_string(), RETRY_AFTER),
+            sequencer::Error::Unreadable { conversation, .. } => {
+                Fault::new(Code::Damaged, format!("a part of the log that holds {conversation} is damaged"))
+            }
+            error if error.is_damage() => Fault::new(Code::Damaged, "a part of the log is damaged"),
             // Paths and offsets are for the operator's log, not for clients.
             _ => Fault::new(Code::Internal, "the server failed"),
         }
@@ -83,6 +88,18 @@ mod tests {
     fn a_shard_that_takes_nothing_for_now_says_why() {
         let error = sequencer::Error::Refused { shard: logstore::id::ShardId(1), why: Capacity::NoSpace };
         assert_eq!(Fault::from(error), Fault::from(Capacity::NoSpace));
+    }
+
+    #[test]
+    fn rot_is_told_as_damage_with_the_conversation_and_without_the_file() {
+        let (path, what) = ("journal/0000000001.journal".into(), "a frame".into());
+        let rot = logstore::Error::Rot { path, offset: 4096, what, affected: String::new(), repair: String::new() };
+        let conversation = logstore::id::ConversationId::group(7);
+        let error = sequencer::Error::from(rot).of_read(logstore::id::ShardId(1), conversation);
+        assert!(error.to_string().contains("journal/0000000001.journal at offset 4096"), "{error}");
+        let fault = Fault::from(error);
+        assert_eq!(fault.code, Code::Damaged);
+        assert!(fault.message.contains(&conversation.to_string()) && !fault.message.contains("journal"), "{fault}");
     }
 
     #[test]

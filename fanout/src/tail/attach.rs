@@ -63,7 +63,8 @@ impl Fence {
         Fence { announcement, shard, as_of: state.applied(), rows, sealed, backlog_records, generation }
     }
 
-    /// Reads the missed records and makes the unread counts.
+    /// Reads the missed records and makes the unread counts. A conversation that rot has reached comes without records: whoever
+    /// reads its history is told.
     pub async fn read(self, source: &impl RecordSource) -> Result<Attachment, Fault> {
         let mut attachment = Attachment {
             shard: self.shard,
@@ -74,13 +75,16 @@ impl Fence {
         let Announcement { user, cursor, .. } = self.announcement;
         let mut budget = Budget { records: usize::MAX, bytes: BACKLOG_BYTES_MAX };
         for (row, missed) in self.rows {
-            let backlog = match self.backlog_records {
-                0 => Visible::default(),
-                most => missed.visible(&row, &self.sealed, cursor)?.newest(most),
-            };
+            let read = backlog(source, &row, &missed, (&self.sealed, cursor, self.backlog_records), &mut budget).await;
             let Row { mut summary, unread, .. } = row;
             let id = summary.conversation;
-            let mut records = newest_ascending(source, id, &backlog, &mut budget).await?;
+            let mut records = match read {
+                Err(error) if error.is_damage() => {
+                    tracing::error!(%error, "an attach goes without a conversation's records");
+                    Vec::new()
+                }
+                read => read?,
+            };
             summary.unread = match unread.count_in(user, &records) {
                 Some(unread) => unread,
                 None => unread.count(user, id, source).await,
@@ -118,21 +122,28 @@ impl Missed {
     }
 
     /// What of it a member may see. Of what is sealed it may begin a little too early: who reads it compares indexes.
-    fn visible(&self, row: &Row, sealed: &SegmentSet, cursor: LogIndex) -> Result<Visible, Fault> {
+    fn visible(&self, row: &Row, sealed: &SegmentSet, cursor: LogIndex) -> sequencer::Result<Visible> {
         let conversation = row.summary.conversation;
         let in_segments = if self.also_sealed { sealed.first_above(conversation, cursor) } else { Ok(None) };
-        let first = in_segments.map_err(sequencer::Error::from)?.or(self.first);
+        let unreadable = |error| sequencer::Error::from(error).of_read(sealed.manifest().shard(), conversation);
+        let first = in_segments.map_err(unreadable)?.or(self.first);
         Ok(first.map_or_else(Visible::default, |first| row.visible.within(first, SeqId(u64::MAX))))
     }
 }
 
-async fn newest_ascending(
+/// The newest of what a conversation's member missed, ascending.
+async fn backlog(
     source: &impl RecordSource,
-    conversation: ConversationId,
-    backlog: &Visible,
+    row: &Row,
+    missed: &Missed,
+    (sealed, cursor, most): (&SegmentSet, LogIndex, u64),
     budget: &mut Budget,
-) -> Result<Vec<Record>, Fault> {
-    let mut records = newest_first(source, conversation, backlog, budget).await?;
+) -> sequencer::Result<Vec<Record>> {
+    if most == 0 {
+        return Ok(Vec::new());
+    }
+    let backlog = missed.visible(row, sealed, cursor)?.newest(most);
+    let mut records = newest_first(source, row.summary.conversation, &backlog, budget).await?;
     records.reverse();
     Ok(records)
 }

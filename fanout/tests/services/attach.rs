@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use fanout::Code;
+use fanout::service::HistoryQuery;
 use fanout::tail::Announcement;
 use logstore::id::{ConversationId, LogIndex, SeqId, ShardId};
 
@@ -62,4 +63,50 @@ async fn a_cursor_ahead_of_the_log_waits_a_moment_and_is_then_told() {
     assert_eq!(world.tails.announce(shard, ahead).await.unwrap_err().code, Code::Timeout);
     assert!(started.elapsed() >= Duration::from_millis(200));
     assert!(world.tails.announce(ShardId(999), ahead).await.is_err());
+}
+
+/// Changes a byte of the first block of the only segment of a conversation's shard.
+fn rots(world: &World, conversation: ConversationId) {
+    let dir = world.dir().join(format!("segments/{:05}", world.sequencer.shard_of(conversation).id().0));
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let path = names.into_iter().find(|path| path.extension().is_some_and(|end| end == "segment")).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[64 + 30] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conversation_that_rot_has_reached_takes_no_other_with_it() {
+    let world = World::new().await;
+    let [ann, ben] = world.users(["ann", "ben"]).await;
+    let rotten = world.group(ann, &[ben]).await;
+    world.say(ann, rotten, "lost").await;
+    world.sequencer.shard_of(rotten).seal().await.unwrap();
+    rots(&world, rotten);
+    let sound = loop {
+        let group = world.group(ann, &[ben]).await;
+        if world.sequencer.shard_of(group).id() == world.sequencer.shard_of(rotten).id() {
+            break group;
+        }
+    };
+    world.say(ann, sound, "kept").await;
+
+    let attachments = world.attach(ben, world.connection()).await;
+    let of_shard = world.sequencer.shard_of(rotten).id();
+    let attachment = attachments.iter().find(|attachment| attachment.shard == of_shard).unwrap();
+    let rows: Vec<_> = attachment.rows.iter().map(|row| row.conversation).collect();
+    assert!(rows.contains(&rotten) && rows.contains(&sound), "both are listed");
+    assert!(attachment.records.iter().all(|record| record.head.conversation == sound));
+    assert_eq!(attachment.records.len(), 2);
+
+    let listed = world.services.conversations.list(ben, 0, &[], false).await.unwrap();
+    let last = |id| listed.items.iter().find(|row| row.conversation == id).unwrap().last.clone();
+    assert!(last(rotten).is_none() && last(sound).is_some());
+
+    let query =
+        |conversation| HistoryQuery { conversation, from: SeqId(1), to: SeqId(9), limit: 9, newest_first: false };
+    assert_eq!(world.services.messages.history(ben, query(rotten)).await.unwrap_err().code, Code::Damaged);
+    assert_eq!(world.services.messages.history(ben, query(sound)).await.unwrap().records.len(), 2);
+    world.say(ann, rotten, "sends go on").await;
+    world.tails.shutdown().await;
 }

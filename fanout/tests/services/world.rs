@@ -22,7 +22,7 @@ pub const SOON: Duration = Duration::from_secs(10);
 pub const GATEWAY: GatewayId = GatewayId(1);
 
 pub struct World {
-    _dir: TempDir,
+    dir: TempDir,
     pub sequencer: Arc<Sequencer>,
     pub services: Services,
     pub tails: Arc<Tails>,
@@ -64,7 +64,12 @@ impl World {
         let sink = Arc::new(Sink::default());
         tails.register(GATEWAY, Arc::clone(&sink) as Arc<dyn TailSink>);
         services.pass_receipts_to(Arc::clone(&tails));
-        World { _dir: dir, sequencer, services, tails, sink, connections: AtomicU64::new(1), places: Mutex::default() }
+        World { dir, sequencer, services, tails, sink, connections: AtomicU64::new(1), places: Mutex::default() }
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     /// Accounts of these names.

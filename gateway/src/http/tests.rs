@@ -58,7 +58,7 @@ async fn health_answers_before_the_node_is_ready() {
 #[tokio::test]
 async fn readiness_turns_with_the_shards_and_names_the_one_that_cannot_commit() {
     let server = start().await;
-    let probes = |ready| -> Probes {
+    let probes = |ready: bool| -> Probes {
         let reason = (!ready).then(|| "no answer".into());
         let bad = ShardProbe { shard: 3, ready, took_ms: None, reason, troubles: Vec::new() };
         Arc::new(move || {

@@ -92,7 +92,8 @@ impl Shard {
     }
 
     /// Records `from..=to` of a conversation, ascending, at most `records_max` of them and about `bytes_max` bytes of
-    /// bodies (at least one record if there is any). No authorisation: callers clip to what the reader may see.
+    /// bodies (at least one record if there is any). No authorisation: callers clip to what the reader may see. Records that rot
+    /// has reached are never given: [`Error::Unreadable`] names file, offset, shard and conversation.
     pub async fn history(
         &self,
         conversation: ConversationId,
@@ -102,7 +103,8 @@ impl Shard {
         bytes_max: usize,
     ) -> Result<Vec<Record>> {
         let wanted = history::Wanted { conversation, from, to, records_max, bytes_max };
-        history::read(&self.core, &self.journal, wanted).await
+        let read = history::read(&self.core, &self.journal, wanted).await;
+        read.map_err(|error| error.of_read(self.id(), conversation))
     }
 
     /// Seals what there is and waits until its segment is durable; states how many seals there are. What keeps the segment

@@ -70,6 +70,8 @@ pub enum Capacity {
     PredecessorFailed,
     /// The node is stopping or no longer leads the shard.
     NotLeading,
+    /// Whether it is a retry is written where the log cannot be read any more.
+    Damaged,
 }
 
 impl Capacity {
@@ -80,6 +82,7 @@ impl Capacity {
             Capacity::NoSpace => Duration::from_secs(5),
             Capacity::PredecessorFailed => Duration::ZERO,
             Capacity::NotLeading => Duration::from_millis(200),
+            Capacity::Damaged => Duration::from_secs(60),
         }
     }
 }

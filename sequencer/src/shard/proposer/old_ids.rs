@@ -11,12 +11,12 @@ use logstore::SegmentSet;
 use logstore::id::{BodyHash, ClientMsgId, ConnectionId, ConversationId, TimeMs, UserId};
 use logstore::segment::SealedRecord;
 
-use crate::Stored;
 use crate::raft::runtime;
 use crate::shard::Capacity;
 use crate::shard::core::ShardCore;
 use crate::shard::look_up::{LookUpLimit, SKEW_MS, time_of};
 use crate::shard::proposer::{News, Proposer};
+use crate::{Error, Stored};
 
 /// Names a message once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,12 +112,14 @@ fn read(segments: Arc<SegmentSet>, proposer: Arc<Proposer>, id: OldId, connectio
     runtime::spawn(async move {
         let OldId { conversation, sender, id: client_msg_id } = id;
         let not_before = TimeMs(time_of(client_msg_id).0.saturating_sub(SKEW_MS));
+        let shard = segments.manifest().shard();
         let find = move || segments.find_id(conversation, sender, client_msg_id, not_before);
         let answer = match runtime::blocking(find).await {
             Ok(Ok(found)) => Ok(LookedUp { checked_upto, found: found.map(|record| accepted(&record)) }),
             Ok(Err(error)) => {
-                tracing::error!(%conversation, %error, "an old message id cannot be looked up");
-                Err(Capacity::QueueFull)
+                let error = Error::from(error).of_read(shard, conversation);
+                tracing::error!(%error, "an old message id cannot be looked up");
+                Err(if error.is_damage() { Capacity::Damaged } else { Capacity::QueueFull })
             }
             Err(_) => Err(Capacity::NotLeading),
         };
