@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use fanout::service::Services;
 use fanout::tail::Tails;
+use logstore::io::{Part, Written};
 use logstore::{Executor, Journal, JournalOptions};
 use sequencer::{Clock, Sequencer, SequencerOptions, Shard, SystemClock};
 use tokio::net::TcpListener;
@@ -54,6 +55,8 @@ pub struct Node {
 /// What stores and delivers.
 struct Parts {
     journal: Journal,
+    /// What this node has written to its data files since it started.
+    written: Arc<Written>,
     sequencer: Arc<Sequencer>,
     services: Arc<Services>,
     tails: Arc<Tails>,
@@ -94,7 +97,8 @@ impl Node {
         let front = Front::open(http_port.listen()?, status.clone());
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let limits = Arc::new(config.limits.clone());
-        let journal = open_journal(&config).await?;
+        let written = Arc::new(Written::default());
+        let journal = open_journal(&config, written.clone()).await?;
         let sequencer = Sequencer::open(sequencer_options(&config, &identity), journal.clone(), clock.clone()).await;
         let sequencer = sequencer.map_err(|error| error::from_sequencer(error, &config.data_dir))?;
         let services = Arc::new(Services::new(sequencer.clone(), limits.clone()));
@@ -104,7 +108,7 @@ impl Node {
         if config.auth.registration == Registration::Closed {
             gateway.close_registration();
         }
-        let parts = Arc::new(Parts { journal, sequencer, services, tails, gateway });
+        let parts = Arc::new(Parts { journal, written, sequencer, services, tails, gateway });
         status.running(&parts);
         if config.dev {
             seed::seed(&parts.services).await.map_err(error::from_seed)?;
@@ -215,6 +219,7 @@ impl StatusSource {
             tls: config.has_tls(),
             connections: 0,
             uptime_seconds: 0,
+            written_bytes: Default::default(),
             shards: Vec::new(),
         };
         StatusSource { words, began: Instant::now(), parts: std::sync::OnceLock::new() }
@@ -229,6 +234,7 @@ impl StatusSource {
         status.uptime_seconds = self.began.elapsed().as_secs();
         if let Some(parts) = self.parts.get().and_then(std::sync::Weak::upgrade) {
             status.connections = parts.gateway.connections();
+            status.written_bytes = Part::ALL.into_iter().map(|part| (part.name(), parts.written.bytes(part))).collect();
             let figures = if query.digest { Shard::status_with_digest } else { Shard::status };
             status.shards = parts.sequencer.shards().iter().map(|shard| figures(shard).into()).collect();
         }
@@ -283,10 +289,12 @@ fn journal_options(config: &Config) -> JournalOptions {
 }
 
 /// Recovers the journal, off the async workers: it reads everything that is not sealed.
-async fn open_journal(config: &Config) -> Result<Journal, StartError> {
+async fn open_journal(config: &Config, written: Arc<Written>) -> Result<Journal, StartError> {
     let (root, options) = (config.data_dir.clone(), journal_options(config));
-    let opening =
-        tokio::task::spawn_blocking(move || Journal::open(logstore::io::real(&root), options, Box::new(stop_process)));
+    let opening = tokio::task::spawn_blocking(move || {
+        let disk = logstore::io::counted(logstore::io::real(&root), written);
+        Journal::open(disk, options, Box::new(stop_process))
+    });
     let opened = opening
         .await
         .map_err(|panic| StartError::new(format!("opening the journal failed: {panic}"), "report this"))?;

@@ -37,6 +37,17 @@ fn describe() {
         "Messages in this node's log; those found at its start are counted too"
     );
     metrics::counter!("skein_messages_stored_total").increment(0);
+    metrics::describe_counter!(
+        "skein_written_bytes_total",
+        metrics::Unit::Bytes,
+        "Bytes written to data files, by part: the journal's blocks, copies, proofs, checkpoints and zeros, seals, merges, store, manifests"
+    );
+    metrics::describe_counter!(
+        "skein_sealed_raw_bytes_total",
+        metrics::Unit::Bytes,
+        "Records sealed, as sends hold them: 72 bytes and the body each"
+    );
+    metrics::counter!("skein_sealed_raw_bytes_total").increment(0);
     metrics::describe_gauge!("skein_build_info", "1, with the version as a label");
     metrics::gauge!("skein_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     metrics::describe_gauge!("skein_ready", "Whether every shard could commit when last asked");

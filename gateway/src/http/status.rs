@@ -1,5 +1,7 @@
 //! What `/status` says about a node.
 
+use std::collections::BTreeMap;
+
 use sequencer::ShardStatus;
 use serde::Serialize;
 
@@ -26,6 +28,8 @@ pub(crate) struct Status {
     pub connections: usize,
     /// Seconds since the node began to serve.
     pub uptime_seconds: u64,
+    /// Bytes written to data files since the node started, by what they were for.
+    pub written_bytes: BTreeMap<&'static str, u64>,
     /// Its shards.
     pub shards: Vec<ShardLine>,
 }

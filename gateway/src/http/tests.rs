@@ -29,6 +29,7 @@ async fn start() -> Server {
         tls: false,
         connections: 3,
         uptime_seconds: 0,
+        written_bytes: Default::default(),
         shards: vec![sequencer::ShardStatus { digest: query.digest.then_some(0xfeed), ..Default::default() }.into()],
     };
     let pages = Pages { readiness: readiness.clone(), metrics: metrics::install(), status: Arc::new(status) };

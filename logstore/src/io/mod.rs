@@ -8,6 +8,7 @@ pub mod disk;
 pub mod faulty;
 mod map;
 mod read_only;
+mod written;
 
 use std::io;
 use std::path::Path;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use crate::{Error, Result};
 
 pub use map::Region;
+pub use written::{Part, Parts, Written, counted};
 
 /// A directory of data files. `disk::RealDisk` is the real one, `faulty::FaultyDisk` the one tests use.
 pub trait Disk: Send + Sync + 'static {
@@ -44,6 +46,10 @@ pub trait DataFile: Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all bytes. After an error any part of them may have been written.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// [`DataFile::write_at`], which also says what the bytes are for: only a disk that counts wants to know.
+    fn write_as(&self, bytes: &[u8], offset: u64, _parts: Parts) -> io::Result<()> {
+        self.write_at(bytes, offset)
+    }
     /// Makes all bytes written before the call durable; states how long the device took.
     fn sync_data(&self) -> io::Result<Duration>;
     /// Bytes in the file.

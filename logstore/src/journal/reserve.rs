@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
-use crate::io::{Context, DataFile, Disk};
+use crate::io::{Context, DataFile, Disk, Part, Parts};
 use crate::{Error, Result};
 
 use super::file::{self, DIRECTORY, FILE_HEAD, FileHead};
@@ -335,7 +335,7 @@ fn write_zeros(shared: &Shared, file: &dyn DataFile, path: &str, go_on: impl Fn(
     let mut offset = FILE_HEAD;
     while offset < file_bytes {
         let step = (file_bytes - offset).min(ZERO_STEP_BYTES as u64);
-        file.write_at(&zeros[..step as usize], offset).context("write", path)?;
+        file.write_as(&zeros[..step as usize], offset, Parts::all(Part::JournalZeros)).context("write", path)?;
         offset += step;
         if (offset / ZERO_STEP_BYTES as u64).is_multiple_of(ZERO_SYNC_STEPS) {
             file.sync_data().context("sync", path)?;
@@ -350,7 +350,7 @@ fn finish(shared: &Shared, number: u32, file: Arc<dyn DataFile>, remains: u32) -
     let (from, to) = (file::preparing_path(number), file::path(number));
     let salt = file::salt(shared.options.salt_seed, number);
     let head = FileHead { salt, number, remains, file_bytes: shared.options.file_bytes, journal: shared.journal };
-    file.write_at(&head.encode(), 0).context("write", &from)?;
+    file.write_as(&head.encode(), 0, Parts::all(Part::JournalCheckpoints)).context("write", &from)?;
     file.sync_data().context("sync", &from)?;
     shared.disk.rename(&from, &to).context("rename", &from)?;
     shared.disk.sync_dir(DIRECTORY).context("sync", DIRECTORY)?;

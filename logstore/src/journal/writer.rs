@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::id::{LogId, ShardId};
-use crate::io::{Context, DataFile, read_full};
+use crate::io::{Context, DataFile, Part, Parts, read_full};
 use crate::{Error, Result};
 
 use super::Entry;
@@ -104,7 +104,7 @@ impl Writer {
         let mut bytes = vec![0; (self.tail - from) as usize];
         let path = file::path(self.active.head.number);
         let read = read_full(&*self.active.file, &mut bytes, u64::from(from)).context("read", &path)?;
-        write(&self.active, &bytes[..read], from)
+        write(&self.active, &bytes[..read], from, Parts::all(Part::JournalBlocks))
     }
 
     /// Runs until the journal is closed or fails.
@@ -185,7 +185,8 @@ impl Writer {
         let at = Position { file: self.active.head.number, offset: self.tail };
         let bytes = self.block.finish(BlockKind::Commit, at, at, self.active.head.salt);
         let written = bytes.len() as u64;
-        write(&self.active, bytes, self.tail)?;
+        let copied = self.copies.iter().map(|copy| copy.frame_bytes() as u64).sum();
+        write(&self.active, bytes, self.tail, Parts::but(Part::JournalBlocks, copied, Part::JournalCopies))?;
         sync(&self.active)?;
         metrics::counter!("skein_journal_bytes_total").increment(written);
         self.tail += written as u32;
@@ -358,7 +359,7 @@ impl Writer {
         if u64::from(self.tail) < self.active.head.file_bytes {
             self.block.clear();
             let bytes = self.block.finish(BlockKind::Proof, at, at, self.active.head.salt);
-            write(&self.active, bytes, self.tail)?;
+            write(&self.active, bytes, self.tail, Parts::all(Part::JournalProofs))?;
         }
         self.proof = Proof::Written;
         Ok(())
@@ -403,13 +404,13 @@ pub(crate) fn begin_file(ready: &ReadyFile, before: Position, checkpoint: &Check
     let mut block = checkpoint.block();
     let at = Position { file: number, offset: FILE_HEAD as u32 };
     let bytes = block.finish(BlockKind::Checkpoint, at, before, salt);
-    write(ready, bytes, at.offset)?;
+    write(ready, bytes, at.offset, Parts::all(Part::JournalCheckpoints))?;
     sync(ready)?;
     Ok(at.offset + bytes.len() as u32)
 }
 
-fn write(to: &ReadyFile, bytes: &[u8], offset: u32) -> Result<()> {
-    to.file.write_at(bytes, u64::from(offset)).context("write", &file::path(to.head.number))
+fn write(to: &ReadyFile, bytes: &[u8], offset: u32, parts: Parts) -> Result<()> {
+    to.file.write_as(bytes, u64::from(offset), parts).context("write", &file::path(to.head.number))
 }
 
 fn sync(to: &ReadyFile) -> Result<()> {

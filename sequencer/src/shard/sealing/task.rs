@@ -16,6 +16,7 @@ use super::pace::Pacer;
 use super::trouble::{Course, course};
 use super::turn::Turns;
 use super::{Frozen, Sealing};
+use crate::codec::SEND_HEAD_LEN;
 use crate::raft::runtime;
 use crate::raft::types::log_id_of;
 use crate::shard::Shard;
@@ -83,12 +84,15 @@ async fn seal_off_workers(shard: &Arc<Shard>, frozen: &Frozen, bytes_per_second:
 /// Makes the segment of a generation and adds it to the manifest; readers look into it from then on.
 pub(super) fn seal_one(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: u64) -> Result<()> {
     let info = make(core, journal, frozen, bytes_per_second)?;
+    let raw_bytes = info.counts.records * SEND_HEAD_LEN as u64 + info.counts.body_bytes;
     let (seal, state) = (log_id_of(&frozen.checkpoint.sealed), Bytes::from(frozen.checkpoint.encode()));
     let _one_at_a_time = core.sealing().publishing.lock();
     // Not those it was made above: a merge may have taken the place of some.
     let before = core.read().1.sealed().clone();
     let manifest = before.manifest().sealed(info, logstore::Checkpoint { seal, state })?;
     core.published(Arc::new(before.publish(manifest)?), frozen.generation);
+    // What written bytes are compared with: records as clients' sends hold them.
+    metrics::counter!("skein_sealed_raw_bytes_total").increment(raw_bytes);
     Ok(())
 }
 
