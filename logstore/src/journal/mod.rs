@@ -475,7 +475,7 @@ fn begin(shared: &Shared, checkpoint: &Checkpoint) -> Result<Tail> {
         }
     };
     let offset = writer::begin_file(&ready, Position::default(), checkpoint)?;
-    shared.state.lock().files.used.insert(ready.head.number, ready.clone());
+    shared.state.lock().files.begin(ready.clone());
     Ok(Tail { file: ready, last_block: file::FILE_HEAD as u32, offset })
 }
 

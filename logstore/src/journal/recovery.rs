@@ -77,6 +77,7 @@ pub(crate) fn recover(disk: &dyn Disk, file_bytes: u64) -> Result<Recovered> {
     }
     let mut files = Files { next_number, ..Files::default() };
     files.used = used.into_iter().map(|used| (used.ready.head.number, used.ready)).collect();
+    files.peak = files.used.len();
     let newest = files.used.last_key_value().map_or(0, |(number, _)| *number);
     for candidate in ready {
         take_ready(disk, &mut files, candidate.ready, file_bytes, newest)?;

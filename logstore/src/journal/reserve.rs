@@ -21,6 +21,9 @@ const ZERO_STEP_BYTES: usize = 1 << 20;
 /// Zeros are synced this often, so that the writer's syncs do not wait behind a long one.
 const ZERO_SYNC_STEPS: u64 = 4;
 
+/// After so many files begun without reaching the peak again it is one less.
+const PEAK_LASTS_FILES: u32 = 32;
+
 /// The journal's files.
 #[derive(Default)]
 pub(crate) struct Files {
@@ -42,6 +45,10 @@ pub(crate) struct Files {
     pub zeroes: bool,
     /// The oldest life of the file that the job has in hand; 0: none.
     pub in_hand: u32,
+    /// How many files have been in use at once lately.
+    pub peak: usize,
+    /// Files begun since the peak was last reached or lowered.
+    pub begun_below_peak: u32,
 }
 
 /// A file nobody needs any more, under its name still.
@@ -63,6 +70,17 @@ impl Files {
     /// Whether the space for further appends is certain.
     pub fn has_room(&self, reserve: usize) -> bool {
         self.failure.is_none() || self.ready.len() >= reserve
+    }
+
+    /// Takes a file into use.
+    pub fn begin(&mut self, ready: ReadyFile) {
+        self.used.insert(ready.head.number, ready);
+        self.begun_below_peak += 1;
+        if self.used.len() >= self.peak {
+            (self.peak, self.begun_below_peak) = (self.used.len(), 0);
+        } else if self.begun_below_peak == PEAK_LASTS_FILES {
+            (self.peak, self.begun_below_peak) = (self.peak - 1, 0);
+        }
     }
 
     /// Takes out of use all files before `needed`.
@@ -92,16 +110,18 @@ impl Files {
     /// Whether nothing is to be done.
     fn is_complete(&self, reserve: usize) -> bool {
         let clean = !self.zeroes || self.ready.iter().all(|ready| ready.head.remains == 0);
-        self.ready.len() >= reserve && self.retired.len() <= self.spare(reserve) && !self.unsynced_names && clean
+        self.ready.len() >= reserve && self.retired.is_empty() && !self.unsynced_names && clean
     }
 
-    /// How many retired files are kept: as many as may soon be needed, unless they are to be without a trace.
-    fn spare(&self, reserve: usize) -> usize {
-        if self.zeroes { 0 } else { reserve }
+    /// Up to how many files retired ones are made ready again: shards are sealed about the same time, and the files that
+    /// they give back together are needed again before they are sealed next. Only as many as are sure to be needed, if they are to
+    /// be without a trace.
+    fn ready_max(&self, reserve: usize) -> usize {
+        if self.zeroes { reserve } else { reserve + reserve.max(self.peak.saturating_sub(self.used.len())) }
     }
 
-    /// What is to be done to have `reserve` files ready. As many retired ones are kept: to recycle a file costs
-    /// two syncs, to make one costs writing all of it.
+    /// What is to be done to have `reserve` files ready, and none retired: to recycle a file costs two syncs, to make
+    /// one costs writing all of it, and a start reads what is retired.
     fn next_step(&mut self, reserve: usize) -> Option<Step> {
         let step = self.choose_step(reserve);
         self.in_hand = match &step {
@@ -121,8 +141,10 @@ impl Files {
                 Some(old) => Step::Recycle { number, old },
                 None => Step::Create { number },
             })
-        } else if self.retired.len() > self.spare(reserve) {
-            self.take_retired().map(|old| Step::Remove { old })
+        } else if !self.retired.is_empty() {
+            let old = self.take_retired()?;
+            let is_needed = self.ready.len() < self.ready_max(reserve);
+            Some(if is_needed { Step::Recycle { number: take_number(self), old } } else { Step::Remove { old } })
         } else if self.zeroes {
             self.take_unclean().map(|old| Step::Recycle { number: take_number(self), old })
         } else {

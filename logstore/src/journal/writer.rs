@@ -284,7 +284,7 @@ impl Writer {
         let next = self.next_file()?;
         let before = Position { file: self.active.head.number, offset: self.tail };
         let tail = begin_file(&next, before, &self.checkpoint)?;
-        self.shared.state.lock().files.used.insert(next.head.number, next.clone());
+        self.shared.state.lock().files.begin(next.clone());
         (self.active, self.tail) = (next, tail);
         Ok(())
     }
