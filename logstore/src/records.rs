@@ -59,12 +59,13 @@ impl Records {
         self.frozen.iter().find(|(number, _)| *number == generation).map(|(_, records)| records.clone())
     }
 
-    /// Takes over segments that hold everything up to this generation, and lets go of it.
-    pub fn publish(&mut self, sealed: Arc<SegmentSet>, upto: u64) {
-        self.sealed = sealed;
-        while self.frozen.front().is_some_and(|(number, _)| *number <= upto) {
-            self.frozen.pop_front();
-        }
+    /// Takes over segments that hold everything up to this generation; gives what memory held of it, and the segments
+    /// before. To free a generation of a million rows takes tens of milliseconds: for where no lock is held.
+    #[must_use = "it is to be dropped where no lock is held"]
+    pub fn publish(&mut self, sealed: Arc<SegmentSet>, upto: u64) -> (Arc<SegmentSet>, Vec<Arc<Unsealed>>) {
+        let gone = self.frozen.partition_point(|(number, _)| *number <= upto);
+        let gone = self.frozen.drain(..gone).map(|(_, records)| records).collect();
+        (self.replace(sealed), gone)
     }
 
     /// Takes over segments that hold what those before held, and nothing else.
@@ -168,7 +169,8 @@ mod tests {
     fn a_generation_that_is_published_is_gone_and_the_others_stay() {
         let mut records = records();
         let second = records.frozen(2).unwrap();
-        records.publish(records.sealed().clone(), 2);
+        let (_, gone) = records.publish(records.sealed().clone(), 2);
+        assert!(!gone.is_empty(), "what memory held is the caller's to free");
         assert_eq!(records.bounds(GROUP), Some((SeqId(5), SeqId(7))));
         assert!(records.frozen(2).is_none() && records.frozen(3).is_some());
         assert_eq!(second.bounds(GROUP), Some((SeqId(3), SeqId(4))), "who makes a segment of it keeps it");

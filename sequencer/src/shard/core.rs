@@ -189,9 +189,13 @@ impl ShardCore {
 
     /// Everything up to `generation` is in these segments: what memory held of it goes.
     pub(crate) fn published(&self, sealed: Arc<SegmentSet>, generation: u64) {
-        let (state, records) = &mut *self.state.write();
-        records.publish(sealed, generation);
-        state.release_published(generation);
+        let gone = {
+            let (state, records) = &mut *self.state.write();
+            state.release_published(generation);
+            records.publish(sealed, generation)
+        };
+        // Rows by the million: not under the lock that apply waits for.
+        drop(gone);
     }
 
     /// Other segments hold the same from now on.
