@@ -155,8 +155,12 @@ impl Shards {
     /// Seals everything.
     pub fn seal(&self) {
         for shard in self.sequencer.shards() {
-            while let Err(why) = self.runtime.block_on(shard.seal()) {
-                std::thread::sleep(why.retry_after());
+            loop {
+                match self.runtime.block_on(shard.seal()) {
+                    Ok(_) => break,
+                    Err(sequencer::Error::Refused { why, .. }) => std::thread::sleep(why.retry_after()),
+                    Err(error) => panic!("{error}"),
+                }
             }
         }
     }
