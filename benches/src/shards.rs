@@ -241,6 +241,7 @@ fn sequencer_options(options: &ShardsOptions) -> SequencerOptions {
         unsealed_bytes_max: 4 * options.seal_bytes,
         seal_bytes_per_second: 1 << 40,
         merge_inputs: options.merge_inputs,
+        drop_within: Duration::from_secs(24 * 3600),
         block_cache_bytes: 64 << 20,
     }
 }

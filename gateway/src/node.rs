@@ -274,6 +274,7 @@ fn sequencer_options(config: &Config, identity: &Identity) -> SequencerOptions {
         unsealed_bytes_max: of.unsealed_bytes_max.0,
         seal_bytes_per_second: of.seal_bytes_per_second.0,
         merge_inputs: of.merge_inputs,
+        drop_within: of.drop_within.0,
         block_cache_bytes: of.block_cache_bytes.0,
     }
 }

@@ -4,11 +4,11 @@
 //!  0            8         12     16           20
 //!  +------------+---------+------+------------+------------------------------------------------+
 //!  | "SKEINMAN" | version | crc  | body bytes | body                                           |
-//!  | 8 B        | u32 = 1 | u32  | u32        |                                                |
+//!  | 8 B        | u32 = 2 | u32  | u32        |                                                |
 //!  +------------+---------+------+------------+------------------------------------------------+
 //!     crc covers magic, version, body bytes and body
 //!
-//! body:     shard u16 | store mark u64 | has checkpoint u8 | index u64 | term u64 | leader u64 | state bytes u32 | state
+//! body:     shard u16 | store mark u64 | carried u64 (not in version 1) | has checkpoint u8 | index u64 | term u64 | leader u64 | state bytes u32 | state
 //!           | segments u32 | a segment ...
 //! segment:  first u64 | last u64 | level u8 | after u64 | upto u64 | identity 32 B | file bytes u64 | log time u64
 //!           | first time u64 | last time u64 | counts 13 x u64
@@ -25,7 +25,9 @@ use crate::segment::{Counts, Identity, Level, SegmentInfo, Span, shard_dir};
 use crate::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"SKEINMAN";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The oldest version that is read: without what was carried out.
+const VERSION_MIN: u32 = 1;
 const HEAD_BYTES: usize = 20;
 /// Some 80,000 segments: far beyond what merges leave.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -48,12 +50,13 @@ pub struct Manifest {
     segments: Vec<SegmentInfo>,
     checkpoint: Option<Checkpoint>,
     store_mark: SegmentOrdinal,
+    carried: LogIndex,
 }
 
 impl Manifest {
     /// Of a shard of which nothing was sealed.
     pub fn empty(shard: ShardId) -> Manifest {
-        Manifest { shard, segments: Vec::new(), checkpoint: None, store_mark: SegmentOrdinal(0) }
+        Manifest { shard, segments: Vec::new(), checkpoint: None, store_mark: SegmentOrdinal(0), carried: LogIndex(0) }
     }
 
     /// The shard.
@@ -74,6 +77,11 @@ impl Manifest {
     /// The last seal that the state store is known to have absorbed; 0: none.
     pub fn store_mark(&self) -> SegmentOrdinal {
         self.store_mark
+    }
+
+    /// The entry that asked for the last merge or rewrite carried out; they are carried out in the order of the log.
+    pub fn carried(&self) -> LogIndex {
+        self.carried
     }
 
     /// The last seal; 0 if there is none.
@@ -102,6 +110,12 @@ impl Manifest {
         let mut next = self.clone();
         next.segments.splice(from..=to, [info]);
         next.checked()
+    }
+
+    /// The same, of a plan that this entry asked for.
+    pub fn merged_by(&self, info: SegmentInfo, asked_at: LogIndex) -> Result<Manifest> {
+        let next = self.merged(info)?;
+        Ok(Manifest { carried: self.carried.max(asked_at), ..next })
     }
 
     /// With another state for the sequencer at the same seal, say after a change of members.
@@ -198,7 +212,7 @@ impl Manifest {
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&[0; 8]);
         out.extend_from_slice(&self.shard.0.to_le_bytes());
-        put(&mut out, [self.store_mark.0]);
+        put(&mut out, [self.store_mark.0, self.carried.0]);
         self.encode_checkpoint(&mut out);
         out.extend_from_slice(&(self.segments.len() as u32).to_le_bytes());
         self.segments.iter().for_each(|info| encode_segment(info, &mut out));
@@ -234,8 +248,8 @@ impl Manifest {
         if number(16) as usize != bytes.len() - HEAD_BYTES || crc_of(bytes) != number(12) {
             return Err(rot("it does not verify (damaged or cut)"));
         }
-        let mut reader = Reader { rest: &bytes[HEAD_BYTES..] };
-        let manifest = reader.manifest().filter(|_| reader.rest.is_empty() && number(8) == VERSION);
+        let mut reader = Reader { rest: &bytes[HEAD_BYTES..], version: number(8) };
+        let manifest = reader.manifest().filter(|_| reader.rest.is_empty() && number(8) >= VERSION_MIN);
         let manifest = manifest.ok_or_else(|| rot("it verifies, but makes no sense"))?;
         if manifest.shard != shard {
             let (found, expected) = (manifest.shard.to_string(), shard.to_string());
@@ -273,6 +287,7 @@ fn encode_segment(info: &SegmentInfo, out: &mut Vec<u8>) {
 /// Reads a verified body; `None` if it ends too early or says what cannot be.
 struct Reader<'a> {
     rest: &'a [u8],
+    version: u32,
 }
 
 impl<'a> Reader<'a> {
@@ -297,6 +312,7 @@ impl<'a> Reader<'a> {
     fn manifest(&mut self) -> Option<Manifest> {
         let shard = ShardId(u16::from_le_bytes(self.array()?));
         let store_mark = SegmentOrdinal(self.u64()?);
+        let carried = LogIndex(if self.version > VERSION_MIN { self.u64()? } else { 0 });
         let checkpoint = self.checkpoint()?;
         let count = self.u32()?;
         // Grown as they come: a count alone takes no memory.
@@ -304,7 +320,7 @@ impl<'a> Reader<'a> {
         for _ in 0..count {
             segments.push(self.segment(shard)?);
         }
-        Some(Manifest { shard, segments, checkpoint, store_mark })
+        Some(Manifest { shard, segments, checkpoint, store_mark, carried })
     }
 
     fn checkpoint(&mut self) -> Option<Option<Checkpoint>> {

@@ -115,8 +115,10 @@ pub enum Command {
         first: SegmentOrdinal,
         /// The last seal.
         last: SegmentOrdinal,
-        /// The level of what is made.
+        /// The level of what is made. Of one segment its own: it is written once more, for what is dropped.
         level: Level,
+        /// What was trimmed, recalled or erased by the Seal of this number is dropped; 0: nothing is.
+        drops: SegmentOrdinal,
     },
     /// Changes nothing; proves that the shard can commit.
     Probe,

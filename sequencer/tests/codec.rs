@@ -137,8 +137,8 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         1 => Just(Command::Seal),
         1 => Just(Command::Probe),
-        1 => (any::<u64>(), any::<u64>(), any::<u8>()).prop_map(|(first, last, level)| Command::Merge {
-            first: SegmentOrdinal(first), last: SegmentOrdinal(last), level: Level(level),
+        1 => (any::<u64>(), any::<u64>(), any::<u8>(), 0..3u64).prop_map(|(first, last, level, drops)| Command::Merge {
+            first: SegmentOrdinal(first), last: SegmentOrdinal(last), level: Level(level), drops: SegmentOrdinal(drops),
         }),
     ]
 }

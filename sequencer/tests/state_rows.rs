@@ -13,9 +13,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use sequencer::state::{
-    ConversationRow, DirectRow, EndedGeneration, Erasure, Erasures, Floor, GroupRow, InboxRow, Interval, Key, Layout,
-    MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role, SessionRow, ShardRow,
-    Trimmed, Upkeep, UserRow,
+    ConversationRow, DirectRow, EndedGeneration, ErasedRow, Erasure, Erasures, Floor, GroupRow, InboxRow, Interval,
+    Key, Layout, MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role, SessionRow,
+    ShardRow, Trimmed, Upkeep, UserRow,
 };
 use sequencer::store::Row;
 use sequencer::{AccountSeed, Effect, Retention};
@@ -48,6 +48,9 @@ fn key() -> impl Strategy<Value = Key> {
         (shard(), id()).prop_map(|(to, page)| Key::OutboxPage(to, page)),
         shard().prop_map(Key::Inbox),
         Just(Key::Shard),
+        conversation().prop_map(Key::trimmed),
+        (conversation(), id()).prop_map(|(conversation, seq)| Key::recalled(conversation, SeqId(seq))),
+        user().prop_map(Key::Erased),
     ]
 }
 
@@ -197,13 +200,17 @@ fn own() -> impl Strategy<Value = OwnRow> {
 }
 
 fn layout() -> impl Strategy<Value = Layout> {
-    vec((1..9u64, 1..64u64, 1..=255u8, any::<u64>()), 0..4).prop_map(|steps| {
+    vec((1..9u64, 1..64u64, 0..=255u8, any::<u64>(), option::of(0..9u64)), 0..4).prop_map(|steps| {
         let mut next = 0;
-        let spans = steps.into_iter().map(|(gap, count, level, asked_at)| {
+        let spans = steps.into_iter().map(|(gap, count, level, asked_at, drops)| {
             let first = next + gap;
-            next = first + count;
+            // A lone seal that is written once more drops something.
+            next = if level == 0 { first } else { first + count };
+            let drops = if level == 0 { drops.or(Some(0)) } else { drops };
+            let heads_above = LogIndex(drops.map_or(0, |_| asked_at / 2));
+            let drops = SegmentOrdinal(drops.map_or(0, |more| next + more));
             let [first, last] = [first, next].map(SegmentOrdinal);
-            MergedSpan { first, last, level: Level(level), asked_at: LogIndex(asked_at) }
+            MergedSpan { first, last, level: Level(level), asked_at: LogIndex(asked_at), drops, heads_above }
         });
         Layout::of(spans.collect()).unwrap()
     })
@@ -241,6 +248,11 @@ fn row() -> impl Strategy<Value = (Key, Row)> {
         vec(effect(), 0..4).prop_map(|effects| (Key::OutboxPage(ShardId(1), 0), Row::OutboxPage(effects))),
         inbox.prop_map(|row| (Key::Inbox(ShardId(1)), Row::Inbox(row))),
         shard_row().prop_map(|row| (Key::Shard, Row::Shard(Box::new(row)))),
+        id().prop_map(|seq| (Key::trimmed(ConversationId(1)), Row::Trimmed(SeqId(seq)))),
+        Just((Key::recalled(ConversationId(1), SeqId(1)), Row::Recalled)),
+        any::<[u64; 2]>().prop_map(|[upto, asked]| {
+            (Key::Erased(UserId(1)), Row::Erased(ErasedRow { upto: LogIndex(upto), asked: TimeMs(asked) }))
+        }),
     ]
 }
 

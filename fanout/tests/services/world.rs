@@ -55,6 +55,7 @@ impl World {
             unsealed_bytes_max: 256 << 20,
             seal_bytes_per_second: 1 << 30,
             merge_inputs: 16,
+            drop_within: Duration::from_secs(24 * 3600),
             block_cache_bytes: 8 << 20,
         };
         let sequencer = Sequencer::open(options, journal, Arc::new(SystemClock)).await.unwrap();

@@ -119,6 +119,8 @@ pub struct SequencerConfig {
     pub seal_bytes_per_second: Size,
     /// So many consecutive seals are merged into one segment.
     pub merge_inputs: usize,
+    /// What was trimmed or recalled is gone from segments after this, if no merge comes before.
+    pub drop_within: Span,
     /// Bytes of sealed blocks kept in memory, all shards together.
     pub block_cache_bytes: Size,
 }
@@ -216,6 +218,8 @@ impl Default for Config {
                 seal_bytes_per_second: Size(64 << 20),
                 // Fewer cost more writing, more cost reads: a page looks into each segment that holds a part of it.
                 merge_inputs: 16,
+                // A recall in a large segment costs writing all of it again: once a day bounds that.
+                drop_within: Span(Duration::from_secs(24 * 3600)),
                 block_cache_bytes: Size(256 << 20),
             },
             auth: AuthConfig {

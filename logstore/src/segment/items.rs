@@ -21,8 +21,16 @@ impl Segment {
 
     /// All rows of the state delta, in the order of keys.
     pub fn delta_rows(self: &Arc<Self>) -> DeltaRows {
+        self.delta_rows_from(&[])
+    }
+
+    /// The rows of the state delta that are in the block of a key and after it: all rows from that key on, and at most a block of
+    /// earlier ones.
+    pub fn delta_rows_from(self: &Arc<Self>, key: &[u8]) -> DeltaRows {
         let blocks = self.delta_index().len();
-        DeltaRows { segment: self.clone(), blocks, next_block: 0, rows: None }
+        // An index that makes no sense is found out by reading from its beginning.
+        let first = self.delta_index().block_of(key).flatten().unwrap_or(0);
+        DeltaRows { segment: self.clone(), blocks, next_block: first, rows: None }
     }
 
     fn items_of_block(&self, number: u32) -> Result<VecDeque<Item>> {

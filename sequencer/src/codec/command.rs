@@ -30,6 +30,8 @@ const RECALL: u8 = 21;
 const ERASE: u8 = 22;
 const ERASED: u8 = 23;
 const RETAIN: u8 = 24;
+/// A `Merge` that drops.
+const DROP: u8 = 25;
 
 const CREATE_ACCOUNT: u8 = 1;
 const CONFIRM_NAME: u8 = 2;
@@ -53,7 +55,8 @@ pub(super) fn kind_of(command: &Command) -> u8 {
         Command::AckEffects { .. } => ACK_EFFECTS,
         Command::Seal => SEAL,
         Command::Probe => PROBE,
-        Command::Merge { .. } => MERGE,
+        Command::Merge { drops: SegmentOrdinal(0), .. } => MERGE,
+        Command::Merge { .. } => DROP,
         Command::Trim { .. } => TRIM,
         Command::Recall(_) => RECALL,
         Command::Erase { .. } => ERASE,
@@ -132,10 +135,13 @@ pub(super) fn put_fields(out: &mut impl Sink, command: &Command) {
             out.u64(*incarnation);
             out.u64(*upto);
         }
-        Command::Merge { first, last, level } => {
+        Command::Merge { first, last, level, drops } => {
             out.u64(first.0);
             out.u64(last.0);
             out.u8(level.0);
+            if drops.0 > 0 {
+                out.u64(drops.0);
+            }
         }
         Command::Trim { conversation, before, ordinal, time } => {
             out.u128(conversation.0);
@@ -217,9 +223,7 @@ fn read_kind(head: &CommandHead, f: &mut Fields<'_>) -> Result<Command, Malforme
         ACK_EFFECTS => Command::AckEffects { to: ShardId(f.u16()?), incarnation: f.u64()?, upto: f.u64()? },
         SEAL => Command::Seal,
         PROBE => Command::Probe,
-        MERGE => {
-            Command::Merge { first: SegmentOrdinal(f.u64()?), last: SegmentOrdinal(f.u64()?), level: Level(f.u8()?) }
-        }
+        MERGE | DROP => read_merge(head.kind, f)?,
         TRIM => Command::Trim {
             conversation: ConversationId(f.u128()?),
             before: SeqId(f.u64()?),
@@ -232,6 +236,16 @@ fn read_kind(head: &CommandHead, f: &mut Fields<'_>) -> Result<Command, Malforme
         RETAIN => Command::Retain { conversation: ConversationId(f.u128()?), retention: f.option(read_retention)? },
         _ => return Err(Malformed { offset: head.offset, what: "a command this version knows" }),
     })
+}
+
+fn read_merge(kind: u8, f: &mut Fields<'_>) -> Result<Command, Malformed> {
+    let (first, last) = (SegmentOrdinal(f.u64()?), SegmentOrdinal(f.u64()?));
+    let level = Level(f.u8()?);
+    let drops = SegmentOrdinal(if kind == DROP { f.u64()? } else { 0 });
+    if kind == DROP && drops.0 == 0 {
+        return f.fail("a Seal up to which things are dropped");
+    }
+    Ok(Command::Merge { first, last, level, drops })
 }
 
 fn put_recall(out: &mut impl Sink, recall: &Recall) {

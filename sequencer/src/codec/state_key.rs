@@ -14,13 +14,16 @@
 //!         7 outbox page    shard u16, page u64
 //!         8 inbox          shard u16
 //!         9 shard          none
+//!        10 trimmed        bucket u16, conversation u128
+//!        11 recalled       bucket u16, conversation u128, seq u64
+//!        12 erased         user u64
 //! ```
 //!
 //! What always holds: keys sort as bytes exactly as they sort as [`Key`]s, so that a conversation's members lie side by
 //! side; decoding never panics, and accepts only what encoding could have written.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use logstore::id::{ConversationId, ShardId, UserId};
+use logstore::id::{ConversationId, SeqId, ShardId, UserId};
 
 use super::Malformed;
 use super::field::Fields;
@@ -35,9 +38,12 @@ const OUTBOX: u8 = 6;
 const OUTBOX_PAGE: u8 = 7;
 const INBOX: u8 = 8;
 const SHARD: u8 = 9;
+const TRIMMED: u8 = 10;
+const RECALLED: u8 = 11;
+const ERASED: u8 = 12;
 
 /// Bytes of every key but a name's, at most.
-const KEY_LEN: usize = 1 + 16 + 8;
+const KEY_LEN: usize = 1 + 2 + 16 + 8;
 
 impl Key {
     /// The key's bytes.
@@ -80,8 +86,28 @@ impl Key {
                 out.put_u16(from.0);
             }
             Key::Shard => out.put_u8(SHARD),
+            Key::Trimmed(bucket, conversation) => {
+                out.put_u8(TRIMMED);
+                out.put_u16(bucket.0);
+                out.put_u128(conversation.0);
+            }
+            Key::Recalled(bucket, conversation, seq) => {
+                out.put_u8(RECALLED);
+                out.put_u16(bucket.0);
+                out.put_u128(conversation.0);
+                out.put_u64(seq.0);
+            }
+            Key::Erased(user) => {
+                out.put_u8(ERASED);
+                out.put_u64(user.0);
+            }
         }
         out.freeze()
+    }
+
+    /// Where notes for merges begin among all keys.
+    pub(crate) fn first_note() -> Bytes {
+        Bytes::from_static(&[TRIMMED])
     }
 
     /// The inverse of [`Key::encode`].
@@ -97,6 +123,11 @@ impl Key {
             OUTBOX_PAGE => Key::OutboxPage(shard(&mut f)?, f.array("a page").map(u64::from_be_bytes)?),
             INBOX => Key::Inbox(shard(&mut f)?),
             SHARD => Key::Shard,
+            TRIMMED => Key::trimmed(in_bucket(&mut f)?),
+            RECALLED => {
+                Key::recalled(in_bucket(&mut f)?, f.array("a seq").map(|bytes| SeqId(u64::from_be_bytes(bytes)))?)
+            }
+            ERASED => Key::Erased(user(&mut f)?),
             _ => return Err(Malformed { offset: 0, what: "a table this version knows" }),
         };
         f.finish()?;
@@ -106,6 +137,13 @@ impl Key {
 
 fn conversation(f: &mut Fields<'_>) -> Result<ConversationId, Malformed> {
     f.array("a conversation").map(|bytes| ConversationId(u128::from_be_bytes(bytes)))
+}
+
+/// A conversation behind its bucket.
+fn in_bucket(f: &mut Fields<'_>) -> Result<ConversationId, Malformed> {
+    let bucket = f.array("a bucket").map(u16::from_be_bytes)?;
+    let conversation = conversation(f)?;
+    if conversation.bucket().0 == bucket { Ok(conversation) } else { f.fail("the conversation's bucket") }
 }
 
 fn user(f: &mut Fields<'_>) -> Result<UserId, Malformed> {

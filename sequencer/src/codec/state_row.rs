@@ -16,9 +16,9 @@ use super::command::{put_effect, put_retention, read_effect, read_retention};
 use super::field::{Fields, Sink};
 use crate::Effect;
 use crate::state::{
-    ConversationRow, DirectRow, EndedGeneration, Erasure, Erasures, Floor, GroupRow, InboxRow, Interval, Key, Layout,
-    MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role, SessionRow, ShardRow,
-    Trimmed, Upkeep, UserRow,
+    ConversationRow, DirectRow, EndedGeneration, ErasedRow, Erasure, Erasures, Floor, GroupRow, InboxRow, Interval,
+    Key, Layout, MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role, SessionRow,
+    ShardRow, Trimmed, Upkeep, UserRow,
 };
 use crate::store::Row;
 
@@ -85,6 +85,16 @@ pub(crate) fn put_outbox_page<'a>(effects: impl ExactSizeIterator<Item = &'a Arc
     })
 }
 
+/// The value of a note that a conversation was trimmed.
+pub(crate) fn put_trimmed(before: SeqId) -> Bytes {
+    value(VERSION, |out| out.u64(before.0))
+}
+
+/// The value of a note that a message was recalled.
+pub(crate) fn put_recalled() -> Bytes {
+    Bytes::from_static(&[VERSION])
+}
+
 impl Row {
     /// The value's bytes.
     pub fn encode(&self) -> Bytes {
@@ -98,6 +108,9 @@ impl Row {
             Row::OutboxPage(effects) => value(VERSION, |out| out.list(effects, put_effect)),
             Row::Inbox(row) => row.encode(),
             Row::Shard(row) => row.encode(),
+            Row::Trimmed(before) => put_trimmed(*before),
+            Row::Recalled => put_recalled(),
+            Row::Erased(row) => row.encode(),
         }
     }
 
@@ -119,6 +132,10 @@ impl Row {
             Key::OutboxPage(..) => return f.fail("a row of version 1"),
             Key::Inbox(_) => Row::Inbox(StateRow::decode(version, &mut f)?),
             Key::Shard => Row::Shard(Box::new(StateRow::decode(version, &mut f)?)),
+            Key::Erased(_) => Row::Erased(StateRow::decode(version, &mut f)?),
+            Key::Trimmed(..) if version == VERSION => Row::Trimmed(SeqId(f.u64()?)),
+            Key::Recalled(..) if version == VERSION => Row::Recalled,
+            Key::Trimmed(..) | Key::Recalled(..) => return f.fail("a row of version 1"),
         };
         f.finish()?;
         Ok(row)
@@ -435,12 +452,8 @@ impl StateRow for OwnRow {
         }
         out.u64(self.stored);
         out.u64(self.accepted);
-        out.list(self.layout.spans(), |out, span| {
-            out.u64(span.first.0);
-            out.u64(span.last.0);
-            out.u8(span.level.0);
-            out.u64(span.asked_at.0);
-        });
+        let plain: Vec<_> = self.layout.spans().iter().filter(|span| span.drops.0 == 0).collect();
+        out.list(&plain, |out, span| put_merged_span(out, span));
     }
 
     fn read(f: &mut Fields<'_>) -> Result<OwnRow, Malformed> {
@@ -462,7 +475,8 @@ impl StateRow for OwnRow {
     }
 
     fn has_more(&self) -> bool {
-        !self.erasures.list().is_empty() || self.trimmed != Trimmed::default()
+        let drops = self.layout.spans().iter().any(|span| span.drops.0 > 0);
+        drops || !self.erasures.list().is_empty() || self.trimmed != Trimmed::default()
     }
 
     fn put_more(&self, out: &mut BytesMut) {
@@ -472,6 +486,12 @@ impl StateRow for OwnRow {
             out.u64(erasure.asked.0);
         });
         [self.trimmed.day, self.trimmed.on_day, self.trimmed.ever].into_iter().for_each(|number| out.u64(number));
+        let dropping: Vec<_> = self.layout.spans().iter().filter(|span| span.drops.0 > 0).collect();
+        out.list(&dropping, |out, span| {
+            put_merged_span(out, span);
+            out.u64(span.drops.0);
+            out.u64(span.heads_above.0);
+        });
     }
 
     fn read_more(&mut self, f: &mut Fields<'_>) -> Result<(), Malformed> {
@@ -480,7 +500,26 @@ impl StateRow for OwnRow {
             None => return f.fail("erasures that ascend"),
         };
         self.trimmed = Trimmed { day: f.u64()?, on_day: f.counter()?, ever: f.counter()? };
+        let mut spans = f.list(41, read_dropping_span)?;
+        let ascends = spans.windows(2).all(|pair| pair[0].first < pair[1].first);
+        spans.extend_from_slice(self.layout.spans());
+        spans.sort_unstable_by_key(|span| span.first);
+        match Layout::of(spans).filter(|_| ascends) {
+            Some(layout) => self.layout = layout,
+            None => return f.fail("merged spans that ascend"),
+        }
         Ok(())
+    }
+}
+
+impl StateRow for ErasedRow {
+    fn put(&self, out: &mut BytesMut) {
+        out.u64(self.upto.0);
+        out.u64(self.asked.0);
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<ErasedRow, Malformed> {
+        Ok(ErasedRow { upto: LogIndex(f.u64()?), asked: TimeMs(f.u64()?) })
     }
 }
 
@@ -490,7 +529,24 @@ fn read_erasure(f: &mut Fields<'_>) -> Result<Erasure, Malformed> {
 
 fn read_merged_span(f: &mut Fields<'_>) -> Result<MergedSpan, Malformed> {
     let (first, last) = (SegmentOrdinal(f.counter()?), SegmentOrdinal(f.counter()?));
-    Ok(MergedSpan { first, last, level: Level(f.u8()?), asked_at: LogIndex(f.u64()?) })
+    let (level, asked_at) = (Level(f.u8()?), LogIndex(f.u64()?));
+    Ok(MergedSpan { first, last, level, asked_at, drops: SegmentOrdinal(0), heads_above: LogIndex(0) })
+}
+
+fn put_merged_span(out: &mut BytesMut, span: &MergedSpan) {
+    out.u64(span.first.0);
+    out.u64(span.last.0);
+    out.u8(span.level.0);
+    out.u64(span.asked_at.0);
+}
+
+fn read_dropping_span(f: &mut Fields<'_>) -> Result<MergedSpan, Malformed> {
+    let span = read_merged_span(f)?;
+    let (drops, heads_above) = (SegmentOrdinal(f.counter()?), LogIndex(f.u64()?));
+    if drops.0 == 0 {
+        return f.fail("a Seal up to which things are dropped");
+    }
+    Ok(MergedSpan { drops, heads_above, ..span })
 }
 
 /// Milliseconds and counter of an id that was given out.

@@ -11,6 +11,7 @@ use crate::raft::group::Group;
 use crate::raft::runtime;
 use crate::shard::core::ShardCore;
 use crate::shard::proposer::Proposer;
+use crate::shard::sealing::MergeWhen;
 use crate::shard::tail::TailReader;
 use crate::shard::{Capacity, Proposal, ProposalResult, Record, ShardStatus, history};
 use crate::state::ShardState;
@@ -25,6 +26,7 @@ pub struct Shard {
     pub(super) proposer: Arc<Proposer>,
     pub(super) group: Group,
     pub(super) journal: Journal,
+    pub(super) merge_when: MergeWhen,
 }
 
 impl Shard {

@@ -17,7 +17,7 @@ use crate::raft::ticker::Ticker;
 use crate::shard::core::{CoreOptions, ShardCore};
 use crate::shard::outbox::{self, LocalCarrier};
 use crate::shard::proposer::{Proposer, ProposerLimits, ProposerTask};
-use crate::shard::sealing::{self, Restored, SealWhen, SealingOptions, Turns};
+use crate::shard::sealing::{self, MergeWhen, Restored, SealWhen, SealingOptions, Turns};
 use crate::shard::{SequencerOptions, Shard};
 use crate::store::NothingSealed;
 use crate::{Clock, Command, Error, Outcome, Result};
@@ -137,14 +137,14 @@ impl Opening {
         carrier.connect(shards.clone());
         let when = SealWhen { bytes: self.options.seal_bytes, age_ms: self.options.seal_age.as_millis() as u64 };
         let sealing = SealingOptions { turns: Turns::new(), bytes_per_second: self.options.seal_bytes_per_second };
-        let policy = sealing::merge_policy(self.options.merge_inputs);
         for shard in &shards {
             running.others.push(runtime::spawn(outbox::pump(shard.clone(), carrier.clone())));
             running.others.push(runtime::spawn(sealing::propose_seals(shard.clone(), when)));
             running.others.push(runtime::spawn(sealing::run(shard.clone(), sealing.clone())));
-            running.others.push(runtime::spawn(sealing::propose_merges(shard.clone(), policy.clone())));
+            running.others.push(runtime::spawn(sealing::propose_merges(shard.clone(), shard.merge_when.clone())));
             running.others.push(runtime::spawn(sealing::run_merges(shard.clone(), sealing.clone())));
         }
+        running.others.push(runtime::spawn(sealing::see_erasures_through(shards.clone(), self.journal.clone())));
         running.ticker = Some(self.ticker);
         let table = bucket_table(&shards)?;
         Ok(Sequencer { shards, table, history: plan.history, running: Mutex::new(running) })
@@ -200,7 +200,9 @@ impl Opening {
         let task =
             ProposerTask::new(proposer.clone(), core.clone(), group.clone(), self.journal.clone(), self.clock.clone());
         running.proposers.push(runtime::spawn(task.run()));
-        Arc::new(Shard { core, proposer, group, journal: self.journal.clone() })
+        let SequencerOptions { merge_inputs, drop_within, .. } = self.options;
+        let merge_when = MergeWhen::new(merge_inputs, drop_within, self.clock.clone());
+        Arc::new(Shard { core, proposer, group, journal: self.journal.clone(), merge_when })
     }
 
     /// Which shards there are: what the replayed ones say, or a new cluster's. A crash while a cluster is created

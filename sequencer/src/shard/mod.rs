@@ -1,6 +1,7 @@
 //! Shards as the parts above see them: propose, read, follow.
 
 mod answer;
+mod compact;
 pub(crate) mod core;
 mod handle;
 mod history;
@@ -22,6 +23,7 @@ use logstore::id::{ConnectionId, HistoryId, LogIndex, NodeId, ShardId};
 
 use crate::{Command, Outcome};
 
+pub use compact::CompactPlan;
 pub use handle::Shard;
 pub use host::Sequencer;
 pub use tail::{TailBatch, TailReader, TailStep};
@@ -55,6 +57,8 @@ pub struct SequencerOptions {
     pub seal_bytes_per_second: u64,
     /// So many consecutive seals are merged into one segment, 2 to 64.
     pub merge_inputs: usize,
+    /// Bodies that were trimmed or recalled are gone from segments after this, if no merge comes before.
+    pub drop_within: Duration,
     /// Bytes of sealed blocks kept in memory, all shards together.
     pub block_cache_bytes: u64,
 }

@@ -143,7 +143,10 @@ impl ShardState {
             }
             Command::AckEffects { to, incarnation, upto } => Ok(self.ack_effects(to, incarnation, upto, out)),
             Command::Seal => Ok(self.will_seal(out)),
-            Command::Merge { first, last, level } => self.merge(MergedSpan { first, last, level, asked_at: out.index }),
+            Command::Merge { first, last, level, drops } => {
+                let heads_above = if drops.0 > 0 { self.dedup.begins_after() } else { LogIndex(0) };
+                self.merge(MergedSpan { first, last, level, asked_at: out.index, drops, heads_above })
+            }
             Command::Probe => Ok(Outcome::Done),
             Command::Trim { conversation, before, ordinal, time } => {
                 self.trim(conversation, Floor { before, ordinal, time, trimmed_at: out.index })

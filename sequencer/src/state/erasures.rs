@@ -20,6 +20,15 @@ pub struct Erasure {
     pub asked: TimeMs,
 }
 
+/// A note that a user's messages were erased. It stays when the erasure is done: what is restored or imported is erased again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ErasedRow {
+    /// The entry that asked for it.
+    pub upto: LogIndex,
+    /// The log time of that entry.
+    pub asked: TimeMs,
+}
+
 /// The erasures of a shard that are not done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Erasures(Arc<Vec<Erasure>>);

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use logstore::id::{ConversationId, LogIndex, ShardId, TimeMs, UserId};
 
 use super::{
-    ConversationRow, InboxRow, Key, MemberRow, NameRow, OutboxHead, OutboxRow, RelationRow, ShardRow, ShardState,
-    UserRow,
+    ConversationRow, ErasedRow, InboxRow, Key, MemberRow, NameRow, OutboxHead, OutboxRow, RelationRow, ShardRow,
+    ShardState, UserRow,
 };
-use crate::codec::{StateRow, put_outbox_page};
+use crate::codec::{StateRow, put_outbox_page, put_recalled, put_trimmed};
 use crate::store::Sharded;
 
 /// Frozen generations that are kept whole though nobody asked for them.
@@ -69,7 +69,29 @@ impl FrozenGeneration {
         let inboxes = lazily(|| sorted(&self.inboxes, Key::Inbox));
         let shard = lazily(|| [(Key::Shard.encode(), Some(self.at.row.encode()))].into_iter());
         let ids = conversations.chain(members).chain(users).chain(names).chain(relations);
-        ids.chain(heads).chain(pages).chain(inboxes).chain(shard)
+        let notes = lazily(|| self.notes());
+        ids.chain(heads).chain(pages).chain(inboxes).chain(shard).chain(notes)
+    }
+
+    /// What was trimmed, recalled and erased in this generation, for merges to find.
+    fn notes(&self) -> impl Iterator<Item = (Bytes, Option<Bytes>)> + use<> {
+        let after = self.at.row.window.last().map_or(LogIndex(0), |ended| ended.after);
+        let mut notes = Vec::new();
+        for (conversation, row) in self.conversations.iter() {
+            let Some(upkeep) = &row.upkeep else { continue };
+            if upkeep.floor.trimmed_at > after {
+                notes.push((Key::trimmed(*conversation), put_trimmed(upkeep.floor.before)));
+            }
+            let recalled = upkeep.recalled.iter().filter(|each| each.recalled_at > after);
+            notes.extend(recalled.map(|each| (Key::recalled(*conversation, each.seq), put_recalled())));
+        }
+        let erasures = self.at.row.own.erasures.list().iter().filter(|erasure| erasure.upto > after);
+        notes.extend(erasures.map(|erasure| {
+            let row = ErasedRow { upto: erasure.upto, asked: erasure.asked };
+            (Key::Erased(erasure.user), row.encode())
+        }));
+        notes.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        notes.into_iter().map(|(key, value)| (key.encode(), Some(value)))
     }
 
     /// The pages of the outboxes that changed; those that are sealed and hold nothing any more are gone.

@@ -3,7 +3,7 @@
 //! The shard's own row, outboxes, inboxes and the dedup window are always in memory; they are named all the same, so
 //! that the list is complete.
 
-use logstore::id::{ConversationId, ShardId, UserId};
+use logstore::id::{Bucket, ConversationId, SeqId, ShardId, UserId};
 
 use crate::{Command, Effect};
 
@@ -29,6 +29,29 @@ pub enum Key {
     Inbox(ShardId),
     /// The shard's own row: buckets, epoch, history, log time, window floor, last server_msg_id.
     Shard,
+    /// A note that a conversation was trimmed. Notes are only in sealed rows, for merges: in memory the conversation's row says it.
+    Trimmed(Bucket, ConversationId),
+    /// A note that a message was recalled.
+    Recalled(Bucket, ConversationId, SeqId),
+    /// A note that a user's messages were erased, for ever; as long as it is not done the shard's row says it, too.
+    Erased(UserId),
+}
+
+impl Key {
+    /// The note that a conversation was trimmed.
+    pub fn trimmed(conversation: ConversationId) -> Key {
+        Key::Trimmed(conversation.bucket(), conversation)
+    }
+
+    /// The note that a message was recalled.
+    pub fn recalled(conversation: ConversationId, seq: SeqId) -> Key {
+        Key::Recalled(conversation.bucket(), conversation, seq)
+    }
+
+    /// Whether it is that of a note for merges, which no state is made of.
+    pub fn is_note(&self) -> bool {
+        matches!(self, Key::Trimmed(..) | Key::Recalled(..) | Key::Erased(_))
+    }
 }
 
 /// Calls `touch` with every key that applying a command may look at or change.

@@ -54,7 +54,7 @@ pub use crate::codec::send_at;
 pub use conversation::{ConversationRow, DirectRow, GroupRow};
 use dedup::{Dedup, MessageKey};
 pub use effect::{InboxRow, OutboxHead, OutboxRow};
-pub use erasures::{Erasure, Erasures};
+pub use erasures::{ErasedRow, Erasure, Erasures};
 use frozen::AtSeal;
 pub use frozen::FrozenGeneration;
 pub use heir::HeirSearch;
@@ -301,6 +301,7 @@ impl ShardState {
             Key::Name(name) => self.names.holds(name),
             Key::Relation(user, peer) => self.relations.holds(&(*user, *peer)),
             Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard => true,
+            Key::Trimmed(..) | Key::Recalled(..) | Key::Erased(_) => true,
         };
         held || !self.below.may_contain(key)
     }
@@ -322,6 +323,7 @@ impl ShardState {
             (Key::Relation(user, peer), None) => self.relations.load((user, peer), None),
             (Key::Relation(user, peer), Some(Row::Relation(row))) => self.relations.load((user, peer), Some(row)),
             (Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard, None) => {}
+            (Key::Trimmed(..) | Key::Recalled(..) | Key::Erased(_), None) => {}
             (key, Some(row)) => panic!("{row:?} is not a row of {key:?}"),
         }
     }
@@ -335,6 +337,7 @@ impl ShardState {
             Key::Name(name) => self.names.unload(name),
             Key::Relation(user, peer) => self.relations.unload(&(*user, *peer)),
             Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard => {}
+            Key::Trimmed(..) | Key::Recalled(..) | Key::Erased(_) => {}
         }
     }
 

@@ -52,7 +52,7 @@ impl Rebuild {
     pub fn add(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         let shard = self.state.shard();
         let decoded = Key::decode(key).map_err(|bad| bad_row(shard, hex(key), bad))?;
-        if self.has_seen(&decoded) {
+        if decoded.is_note() || self.has_seen(&decoded) {
             return Ok(());
         }
         let Some(value) = value else {
@@ -101,6 +101,7 @@ impl Rebuild {
             Key::OutboxPage(to, page) => self.pages.contains_key(&(*to, *page)),
             Key::Inbox(from) => self.state.inboxes.holds(from),
             Key::Shard => self.shard_row.is_some(),
+            Key::Trimmed(..) | Key::Recalled(..) | Key::Erased(_) => true,
         };
         is_held || self.gone.contains(key)
     }

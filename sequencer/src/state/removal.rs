@@ -88,6 +88,7 @@ impl ShardState {
         }
         let row = self.conversations.get_mut(&conversation).expect("looked at just now");
         upkeep_of(row).trim(Floor { time: floor.time.min(now), ..floor });
+        self.note_for_files();
         self.own.trimmed.note(now, floor.ordinal.0.saturating_sub(before.ordinal.0));
         Ok(Outcome::Done)
     }
@@ -152,8 +153,14 @@ impl ShardState {
         if !is_user(user) {
             return Err(Refusal::NoSuchUser);
         }
+        self.note_for_files();
         let asked = self.own.time;
         self.own.erasures.begin(Erasure { user, upto: index, asked }).map(|()| Outcome::Done)
+    }
+
+    /// What files are to follow is worth a Seal, however little it weighs.
+    fn note_for_files(&mut self) {
+        self.unsealed_bytes += RECORD_HEAD_BYTES;
     }
 
     pub(super) fn erased(&mut self, user: UserId, upto: LogIndex) -> Outcome {

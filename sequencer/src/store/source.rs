@@ -2,8 +2,12 @@
 
 use std::io;
 
+use logstore::id::SeqId;
+
 use crate::Effect;
-use crate::state::{ConversationRow, InboxRow, Key, MemberRow, NameRow, OutboxHead, RelationRow, ShardRow, UserRow};
+use crate::state::{
+    ConversationRow, ErasedRow, InboxRow, Key, MemberRow, NameRow, OutboxHead, RelationRow, ShardRow, UserRow,
+};
 
 /// Rows that are not in memory.
 ///
@@ -59,6 +63,12 @@ pub enum Row {
     Inbox(InboxRow),
     /// Of `Key::Shard`.
     Shard(Box<ShardRow>),
+    /// Of `Key::Trimmed`: the first record that is left.
+    Trimmed(SeqId),
+    /// Of `Key::Recalled`.
+    Recalled,
+    /// Of `Key::Erased`.
+    Erased(ErasedRow),
 }
 
 impl Row {
@@ -75,6 +85,7 @@ impl Row {
             Row::OutboxPage(effects) => size_of_val(&effects[..]),
             Row::Shard(row) => size_of_val(&**row) + size_of_val(&row.own.table[..]) + size_of_val(&row.window[..]),
             Row::Member(_) | Row::Name(_) | Row::Relation(_) | Row::Outbox(_) | Row::Inbox(_) => 0,
+            Row::Trimmed(_) | Row::Recalled | Row::Erased(_) => 0,
         };
         size_of::<Row>() + heap
     }

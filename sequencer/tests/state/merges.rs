@@ -8,7 +8,12 @@ use sequencer::{Command, Outcome, Refusal};
 use crate::log::Log;
 
 fn merge(first: u64, last: u64, level: u8) -> Command {
-    Command::Merge { first: SegmentOrdinal(first), last: SegmentOrdinal(last), level: Level(level) }
+    Command::Merge {
+        first: SegmentOrdinal(first),
+        last: SegmentOrdinal(last),
+        level: Level(level),
+        drops: SegmentOrdinal(0),
+    }
 }
 
 #[test]
@@ -18,7 +23,14 @@ fn a_merge_is_noted_with_the_entry_that_asked_for_it() {
     let before = log.state.digest();
     assert_eq!(log.one(merge(1, 4, 1)), Outcome::Done);
     let asked_at = LogIndex(log.entries.len() as u64);
-    let span = MergedSpan { first: SegmentOrdinal(1), last: SegmentOrdinal(4), level: Level(1), asked_at };
+    let span = MergedSpan {
+        first: SegmentOrdinal(1),
+        last: SegmentOrdinal(4),
+        level: Level(1),
+        asked_at,
+        drops: SegmentOrdinal(0),
+        heads_above: LogIndex(0),
+    };
     assert_eq!(log.state.layout().spans(), [span]);
     assert_ne!(log.state.digest(), before);
     assert_eq!(log.replayed().digest(), log.state.digest());

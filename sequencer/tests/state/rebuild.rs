@@ -197,9 +197,12 @@ fn command(log: &Log, step: &Step) -> Command {
         }
         Step::Pause(_) => Command::Probe,
         Step::Seal => Command::Seal,
-        Step::Merge(first, more, level) => {
-            Command::Merge { first: SegmentOrdinal(*first), last: SegmentOrdinal(first + more), level: Level(*level) }
-        }
+        Step::Merge(first, more, level) => Command::Merge {
+            first: SegmentOrdinal(*first),
+            last: SegmentOrdinal(first + more),
+            level: Level(*level),
+            drops: SegmentOrdinal(0),
+        },
     }
 }
 

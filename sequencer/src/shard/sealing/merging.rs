@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use logstore::merge::MergePlan;
 use logstore::{Journal, Manifest, SegmentSet};
 
 use super::pace::Pacer;
@@ -17,6 +16,7 @@ use super::{SealingOptions, absorb, merge};
 use crate::raft::runtime;
 use crate::shard::Shard;
 use crate::shard::core::ShardCore;
+use crate::state::MergedSpan;
 use crate::{Error, Result};
 
 /// Merges become due when a seal is published; one that failed for now is tried again after this at the latest.
@@ -43,7 +43,7 @@ pub(crate) async fn run(shard: Arc<Shard>, options: SealingOptions) {
             return;
         }
         let round = match next(&shard) {
-            Some(plan) => merge_one(&shard, &options, plan).await,
+            Some(span) => merge_one(&shard, &options, span).await,
             None => Round::Rest,
         };
         match round {
@@ -55,16 +55,16 @@ pub(crate) async fn run(shard: Arc<Shard>, options: SealingOptions) {
 }
 
 /// The next merge that is due.
-fn next(shard: &Shard) -> Option<MergePlan> {
+fn next(shard: &Shard) -> Option<MergedSpan> {
     shard.read(|state, records| merge::due(state.layout(), records.sealed().manifest()))
 }
 
-async fn merge_one(shard: &Arc<Shard>, options: &SealingOptions, plan: MergePlan) -> Round {
+async fn merge_one(shard: &Arc<Shard>, options: &SealingOptions, span: MergedSpan) -> Round {
     let Some(turn) = options.turns.take_patiently().await else { return Round::Over };
     let mut work = Work::new(shard.core.clone(), shard.journal.clone(), turn, options.bytes_per_second);
-    let shown = plan.to_string();
+    let shown = format!("{span:?}");
     let done = runtime::blocking(move || {
-        let before = work.merge(&plan)?;
+        let before = work.merge(&span)?;
         work.store_follows(&before);
         Ok(())
     });
@@ -131,13 +131,15 @@ impl Work {
     }
 
     /// Makes the merged segment and publishes it; gives the manifest before it.
-    pub(super) fn merge(&mut self, plan: &MergePlan) -> Result<Manifest> {
+    pub(super) fn merge(&mut self, span: &MergedSpan) -> Result<Manifest> {
         let Work { core, journal, turn, pacer } = self;
         let set = core.read().1.sealed().clone();
         let mut pace = |bytes| spend(turn, pacer, bytes);
-        let info = merge::make(journal.disk(), &set, plan, &mut pace, &|| !core.is_stopped())?;
+        let plan = merge::plan(&set, span)?;
+        tracing::debug!(%plan, "begun");
+        let info = merge::make(journal.disk(), &set, &plan, &mut pace, &|| !core.is_stopped())?;
         metrics::counter!("skein_merged_bytes_total").increment(info.file_bytes);
-        publish(core, journal, |set| set.manifest().merged(info))
+        publish(core, journal, |set| set.manifest().merged_by(info, span.asked_at))
     }
 
     /// What becomes of the store changes nothing but how long the next start takes.

@@ -15,6 +15,10 @@
 
 mod absorb;
 mod build;
+#[cfg(test)]
+mod drop_tests;
+mod drops;
+mod erasing;
 mod merge;
 mod merge_trigger;
 mod merging;
@@ -22,6 +26,7 @@ mod pace;
 #[cfg(test)]
 mod replica;
 mod restore;
+mod rewrites;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -39,7 +44,8 @@ use tokio::sync::Notify;
 use crate::Error;
 use crate::raft::checkpoint::Checkpoint;
 
-pub(crate) use merge_trigger::{policy as merge_policy, run as propose_merges};
+pub(crate) use erasing::run as see_erasures_through;
+pub(crate) use merge_trigger::{MergeWhen, compact_plans, run as propose_merges};
 pub(crate) use merging::run as run_merges;
 pub(crate) use restore::{Restored, restore};
 pub(crate) use task::{SealingOptions, run};
@@ -47,6 +53,12 @@ pub(crate) use trigger::{SealWhen, run as propose_seals};
 pub(crate) use turn::Turns;
 
 use trouble::Trouble;
+
+/// What waits to be dropped, for tests.
+#[cfg(test)]
+fn rewrites_of(core: &crate::shard::core::ShardCore) -> crate::Result<Vec<drops::Waiting>> {
+    rewrites::waiting_of(core).map(|(waiting, _)| waiting)
+}
 
 /// Generations that a `Seal` has frozen, and how far they are published.
 pub(crate) struct Sealing {
@@ -57,6 +69,18 @@ pub(crate) struct Sealing {
     frozen: Notify,
     /// Segments were published, a try has failed, or the shard stops.
     published: Notify,
+    dropping: Mutex<Dropping>,
+}
+
+/// How far what is to be dropped has been.
+#[derive(Default)]
+struct Dropping {
+    /// Whether an operator waits for all of it.
+    compacting: bool,
+    /// Segments up to this entry were found without an erased body.
+    without_erased: LogIndex,
+    /// What erasures wait for.
+    erasing: &'static str,
 }
 
 struct Progress {
@@ -89,7 +113,13 @@ impl Sealing {
         let frozen = VecDeque::new();
         let progress = Progress { frozen, published, checkpoint, seals: None, failures: 0, merges: None };
         let (frozen, published) = (Notify::new(), Notify::new());
-        Sealing { progress: Mutex::new(progress), publishing: Mutex::new(()), frozen, published }
+        Sealing {
+            progress: Mutex::new(progress),
+            publishing: Mutex::new(()),
+            frozen,
+            published,
+            dropping: Mutex::default(),
+        }
     }
 
     /// An entry has ended a generation.
@@ -175,6 +205,41 @@ impl Sealing {
     /// Told when segments are published, when they cannot be made, or when the shard stops: register before looking.
     pub(crate) fn published_signal(&self) -> &Notify {
         &self.published
+    }
+
+    /// An operator wants everything dropped that waits for it.
+    pub(crate) fn compact(&self) {
+        self.dropping.lock().compacting = true;
+        self.published.notify_waiters();
+    }
+
+    /// Nothing waits any more.
+    fn compacted(&self) {
+        self.dropping.lock().compacting = false;
+    }
+
+    fn is_compacting(&self) -> bool {
+        self.dropping.lock().compacting
+    }
+
+    /// Segments up to this entry were looked at, and none holds an erased body.
+    fn without_erased(&self, upto: LogIndex) {
+        let mut dropping = self.dropping.lock();
+        dropping.without_erased = dropping.without_erased.max(upto);
+    }
+
+    /// Up to which entry that was found.
+    fn is_without_erased(&self) -> LogIndex {
+        self.dropping.lock().without_erased
+    }
+
+    fn tell_erasing(&self, stage: &'static str) {
+        self.dropping.lock().erasing = stage;
+    }
+
+    /// What erasures wait for: "seal", "segments" or "journal".
+    pub(crate) fn erasing(&self) -> &'static str {
+        self.dropping.lock().erasing
     }
 
     /// Wakes everybody who waits.

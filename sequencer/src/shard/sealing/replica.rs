@@ -9,9 +9,8 @@ use logstore::id::{
     Term, TimeMs, UserId,
 };
 use logstore::io::faulty::FaultyDisk;
-use logstore::merge::MergePlan;
 use logstore::segment::{BlockCache, Item, Level, SegmentId};
-use logstore::{Entry, EntryKind, Journal, JournalOptions, RecordKind, SegmentSet};
+use logstore::{Entry, EntryKind, Journal, JournalOptions, RecordHead, RecordKind, SegmentSet};
 
 use super::merging::Work;
 use super::turn::Turns;
@@ -19,6 +18,7 @@ use super::{Restored, merge, restore, task};
 use crate::raft::checkpoint::{Checkpoint, Membership};
 use crate::raft::types::raft_log_id_of;
 use crate::shard::core::{CoreOptions, ShardCore};
+use crate::state::{MergedSpan, ShardState};
 use crate::store::NothingSealed;
 use crate::{BatchBuilder, Command, GroupChange, Outcome, Send};
 
@@ -72,14 +72,33 @@ impl Log {
 
     pub(super) fn push_merge(&mut self, first: u64, last: u64, level: u8) {
         let [first, last] = [first, last].map(SegmentOrdinal);
-        self.push(&[Command::Merge { first, last, level: Level(level) }]);
+        self.push(&[Command::Merge { first, last, level: Level(level), drops: SegmentOrdinal(0) }]);
     }
 
-    fn id(&self, n: u128) -> ClientMsgId {
+    /// A merge or rewrite that drops.
+    pub(super) fn push_drop(&mut self, first: u64, last: u64, level: u8, drops: u64) {
+        let [first, last, drops] = [first, last, drops].map(SegmentOrdinal);
+        self.push(&[Command::Merge { first, last, level: Level(level), drops }]);
+    }
+
+    /// Nothing happens for a while.
+    pub(super) fn pause(&mut self, ms: u64) {
+        self.now += ms;
+    }
+
+    /// The heads of all records so far.
+    pub(super) fn heads(&self) -> Vec<RecordHead> {
+        let mut state = ShardState::new(SHARD);
+        let applied =
+            self.entries.iter().zip(1..).flat_map(|(entry, index)| state.apply(LogIndex(index), entry).records);
+        applied.map(|record| record.head).collect()
+    }
+
+    pub(super) fn id(&self, n: u128) -> ClientMsgId {
         ClientMsgId(u128::from(BEGIN + self.now) << 80 | 7 << 76 | u128::from(self.entries.len() as u64) << 8 | n)
     }
 
-    fn text(&self, group: u64, sender: u64, body: &str) -> Command {
+    pub(super) fn text(&self, group: u64, sender: u64, body: &str) -> Command {
         let body = Bytes::copy_from_slice(body.as_bytes());
         Command::Send(Send {
             conversation: ConversationId::group(group),
@@ -149,14 +168,14 @@ impl Replica {
     /// Carries out all merges that are due, and lets the store follow each.
     pub(super) fn merge(&self) -> crate::Result<()> {
         let mut work = self.work();
-        while let Some(plan) = self.due() {
-            let before = work.merge(&plan)?;
+        while let Some(span) = self.due() {
+            let before = work.merge(&span)?;
             work.store_follows(&before);
         }
         Ok(())
     }
 
-    pub(super) fn due(&self) -> Option<MergePlan> {
+    pub(super) fn due(&self) -> Option<MergedSpan> {
         let (state, records) = &*self.core.read();
         merge::due(state.layout(), records.sealed().manifest())
     }

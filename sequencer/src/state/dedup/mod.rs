@@ -168,6 +168,11 @@ impl Dedup {
         }
     }
 
+    /// The entry before the window: a restart reads the ids of all later ones from segments and journal.
+    pub fn begins_after(&self) -> LogIndex {
+        self.window.front().unwrap_or(&self.current).after
+    }
+
     /// Lets go of generations that have left the window, up to this one: their segments are published here.
     pub fn release(&mut self, upto: u64) {
         while self.left.front().is_some_and(|oldest| oldest.number <= upto) {
