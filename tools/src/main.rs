@@ -63,6 +63,8 @@ enum Command {
     /// Accounts, for administrators
     #[command(name = "user")]
     AdminUser(admin::UserArgs),
+    /// What conversations keep, for administrators
+    Conversation(admin::ConversationArgs),
     /// Access tokens, for administrators
     Token(admin::TokenArgs),
     /// Shards, for administrators
@@ -94,6 +96,7 @@ fn main() -> std::process::ExitCode {
         Command::Replay(args) => replay::run(args, &globals),
         Command::Bench(args) => bench::run(args, &globals),
         Command::AdminUser(args) => admin::run_user(args, &globals),
+        Command::Conversation(args) => admin::run_conversation(args, &globals),
         Command::Token(args) => admin::run_token(args, &globals),
         Command::Shard(args) => admin::run_shard(args, &globals),
         Command::Log(args) => log::run(args, &globals),

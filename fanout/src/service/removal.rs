@@ -34,6 +34,8 @@ pub struct ErasureStatus {
     pub shard: ShardId,
     /// Whose messages, and up to where.
     pub erasure: Erasure,
+    /// What it waits for, for people.
+    pub waits_for: &'static str,
 }
 
 impl Removals {
@@ -137,7 +139,8 @@ impl Removals {
     pub fn erasures(&self) -> Vec<ErasureStatus> {
         let of = |shard: &Arc<Shard>| {
             let pending = shard.read(|state, _| state.erasures().list().to_vec());
-            pending.into_iter().map(|erasure| ErasureStatus { shard: shard.id(), erasure }).collect::<Vec<_>>()
+            let (shard, waits_for) = (shard.id(), shard.erasing_waits_for());
+            pending.into_iter().map(|erasure| ErasureStatus { shard, erasure, waits_for }).collect::<Vec<_>>()
         };
         self.core.sequencer.shards().iter().flat_map(of).collect()
     }

@@ -8,4 +8,5 @@ mod groups;
 mod limits;
 mod messages;
 mod receipts;
+mod removals;
 mod world;

@@ -9,8 +9,8 @@ use logstore::RecordKind;
 use logstore::id::{ClientMsgId, ConversationId, Ordinal, SeqId, ServerMsgId, ShardId, TimeMs, UserId};
 
 use super::{
-    Conversation, Erasure, Error, Group, HistoryPage, Member, MemberPage, Membership, Outgoing, Probe, Recalled,
-    Receipt, Record, Refusal, SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
+    CompactPlan, Conversation, Erasure, Error, Group, HistoryPage, Member, MemberPage, Membership, Outgoing, Probe,
+    Recalled, Receipt, Record, Refusal, SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
 };
 use crate::wire::proto;
 
@@ -91,6 +91,24 @@ impl From<proto::Recalled> for Recalled {
             sender: UserId(recalled.sender),
             by_operator: recalled.by_operator,
         }
+    }
+}
+
+impl TryFrom<proto::CompactPlan> for CompactPlan {
+    type Error = Error;
+
+    fn try_from(plan: proto::CompactPlan) -> Result<CompactPlan, Error> {
+        let shard = u16::try_from(plan.shard).map_err(|_| Error::Protocol(format!("shard {}", plan.shard)))?;
+        Ok(CompactPlan {
+            shard: ShardId(shard),
+            first_seal: plan.first_seal,
+            last_seal: plan.last_seal,
+            inputs: plan.inputs,
+            file_bytes: plan.file_bytes,
+            level: plan.level,
+            drops_upto_seal: plan.drops_upto_seal,
+            asked: plan.asked,
+        })
     }
 }
 

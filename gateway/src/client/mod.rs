@@ -32,6 +32,6 @@ pub use sequencer::Retention;
 pub use session::{Session, SessionOptions, SessionSender, Ticket, TokenSource};
 pub use tls::Tls;
 pub use types::{
-    Conversation, Erasure, Group, HistoryPage, HistoryQuery, Member, MemberPage, Membership, Outgoing, Probe, Recalled,
-    Receipt, Record, SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
+    CompactPlan, Conversation, Erasure, Group, HistoryPage, HistoryQuery, Member, MemberPage, Membership, Outgoing,
+    Probe, Recalled, Receipt, Record, SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
 };

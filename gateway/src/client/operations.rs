@@ -8,8 +8,8 @@ use logstore::id::{ClientMsgId, ConnectionId, ConversationId, SeqId, ShardId, Ti
 use super::connection::{Connection, Reply};
 use super::convert::{all, conversation_bytes, refusals, send_outcomes};
 use super::{
-    Conversation, Erasure, Error, Group, HistoryPage, HistoryQuery, MemberPage, MessageClock, Outgoing, Probe, Refusal,
-    SealedShard, SendOutcome, Shard, Tokens, User,
+    CompactPlan, Conversation, Erasure, Error, Group, HistoryPage, HistoryQuery, MemberPage, MessageClock, Outgoing,
+    Probe, Refusal, SealedShard, SendOutcome, Shard, Tokens, User,
 };
 use crate::wire::operation::Operation;
 use crate::wire::{frame, proto};
@@ -319,6 +319,11 @@ impl Connection {
     /// The erasures that are not done.
     pub async fn list_erasures(&self) -> Result<Vec<Erasure>, Error> {
         all(self.call::<proto::Erasures>(Operation::ListErasures, &proto::ListErasures {}).await?.erasures)
+    }
+
+    /// The merges and rewrites that are due; begins everything that waits to be dropped, if asked to.
+    pub async fn compact(&self, begin: bool) -> Result<Vec<CompactPlan>, Error> {
+        all(self.call::<proto::CompactPlans>(Operation::Compact, &proto::Compact { begin }).await?.plans)
     }
 
     /// A durable commit on every shard, and one lone durable append.

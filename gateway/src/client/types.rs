@@ -125,6 +125,27 @@ pub struct Recalled {
     pub by_operator: bool,
 }
 
+/// Segments of a shard that become one, or one that is written once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactPlan {
+    /// The shard.
+    pub shard: ShardId,
+    /// Its first seal.
+    pub first_seal: u64,
+    /// Its last seal.
+    pub last_seal: u64,
+    /// Segments that are read.
+    pub inputs: u64,
+    /// Bytes of their files.
+    pub file_bytes: u64,
+    /// The level of what is made.
+    pub level: u32,
+    /// What was trimmed, recalled or erased by this Seal is dropped; 0: nothing.
+    pub drops_upto_seal: u64,
+    /// Whether it is under way.
+    pub asked: bool,
+}
+
 /// An erasure that is not done in one shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Erasure {

@@ -71,6 +71,7 @@ async fn answer(gateway: &Arc<Gateway>, caller: Caller, operation: Operation, bo
         Operation::Retain => removal::retain(gateway, body).await,
         Operation::EraseUser => removal::erase_user(gateway, body).await,
         Operation::ListErasures => removal::list_erasures(gateway),
+        Operation::Compact => removal::compact(gateway, body).await,
         Operation::Probe => admin::probe(gateway).await,
         _ => Err(unknown(operation)),
     }

@@ -57,3 +57,15 @@ pub(super) fn list_erasures(gateway: &Gateway) -> Answer {
     let pending = gateway.services().removals.erasures();
     Ok(encode(&proto::Erasures { erasures: pending.iter().map(convert::erasure).collect() }))
 }
+
+pub(super) async fn compact(gateway: &Gateway, body: Bytes) -> Answer {
+    let request: proto::Compact = parse(body)?;
+    let mut plans = Vec::new();
+    for shard in gateway.sequencer().shards() {
+        if request.begin {
+            shard.compact();
+        }
+        plans.extend(shard.compact_plans().await?.iter().map(convert::compact_plan));
+    }
+    Ok(encode(&proto::CompactPlans { plans }))
+}

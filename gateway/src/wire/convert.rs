@@ -9,7 +9,7 @@ use fanout::{Code, Fault};
 use logstore::id::{ClientMsgId, ConversationId, LogIndex, SeqId, ShardId, UserId};
 use logstore::{BodyPlace, Manifest};
 use sequencer::state::{MembershipBody, RecallBody, Role};
-use sequencer::{CursorMoved, Record, ShardStatus};
+use sequencer::{CompactPlan, CursorMoved, Record, ShardStatus};
 
 use super::{proto, record};
 use crate::session::Issued;
@@ -95,7 +95,21 @@ pub fn erasure(status: &ErasureStatus) -> proto::Erasure {
         user: status.erasure.user.0,
         upto_index: status.erasure.upto.0,
         asked_at_ms: status.erasure.asked.0,
-        waits_for: String::new(),
+        waits_for: status.waits_for.into(),
+    }
+}
+
+/// A merge or rewrite that is due.
+pub fn compact_plan(plan: &CompactPlan) -> proto::CompactPlan {
+    proto::CompactPlan {
+        shard: slot(plan.shard),
+        first_seal: plan.first.0,
+        last_seal: plan.last.0,
+        inputs: plan.inputs as u64,
+        file_bytes: plan.bytes,
+        level: u32::from(plan.level.0),
+        drops_upto_seal: plan.drops.0,
+        asked: plan.asked,
     }
 }
 

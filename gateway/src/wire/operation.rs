@@ -103,5 +103,7 @@ table! {
         EraseUser = 922, "admin.erase_user";
         /// `ListErasures` → `Erasures`.
         ListErasures = 923, "admin.list_erasures";
+        /// `Compact` → `CompactPlans` that are due; to begin them is not to wait for them.
+        Compact = 924, "admin.compact";
     }
 }

@@ -14,6 +14,8 @@ use crate::exit::{Failure, Outcome};
 use crate::output::{Globals, Printer};
 use crate::user::{block_on, connect_options, server_of};
 
+mod conversation;
+mod erase;
 mod import;
 mod shard;
 mod token;
@@ -35,6 +37,36 @@ enum UserCommand {
         Each line is {\"name\": \"...\", \"password_phc\": \"$argon2id$...\"}; without a password_phc\n\
         the account has no password and signs in with minted tokens.")]
     Import(import::Args),
+    /// Erase all messages of a user: from every reader at once, then from every file
+    #[command(after_help = "Examples:\n  \
+        skein user erase alice --data-dir ./skein-data\n  \
+        skein user erase alice --no-wait --admin-key admin.pem --server 10.0.0.5:7400\n  \
+        skein user erase --status --data-dir ./skein-data -o json")]
+    Erase(erase::EraseArgs),
+}
+
+/// Arguments of `skein conversation`.
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  skein conversation trim 80000000000000000000000000000007 --before 100 --data-dir ./skein-data"
+)]
+pub struct ConversationArgs {
+    #[command(subcommand)]
+    command: ConversationCommand,
+}
+
+#[derive(Subcommand)]
+enum ConversationCommand {
+    /// Remove the records of a conversation before one, for everybody and for ever
+    #[command(after_help = "Examples:\n  \
+        skein conversation trim 80000000000000000000000000000007 --before 100 --data-dir ./skein-data -o json")]
+    Trim(conversation::TrimArgs),
+    /// Say how long a conversation keeps its records
+    #[command(after_help = "Examples:\n  \
+        skein conversation retain 80000000000000000000000000000007 --days 30 --data-dir ./skein-data\n  \
+        skein conversation retain 80000000000000000000000000000007 --count 10000 --admin-key admin.pem\n  \
+        skein conversation retain 80000000000000000000000000000007 --off --data-dir ./skein-data")]
+    Retain(conversation::RetainArgs),
 }
 
 /// Arguments of `skein token`.
@@ -81,6 +113,16 @@ pub fn run_user(args: UserArgs, globals: &Globals) -> Outcome {
     let mut printer = Printer::new(globals);
     match args.command {
         UserCommand::Import(args) => block_on(import::run(args, globals, &mut printer)),
+        UserCommand::Erase(args) => block_on(erase::run(args, globals, &mut printer)),
+    }
+}
+
+/// `skein conversation`.
+pub fn run_conversation(args: ConversationArgs, globals: &Globals) -> Outcome {
+    let mut printer = Printer::new(globals);
+    match args.command {
+        ConversationCommand::Trim(args) => block_on(conversation::trim(args, globals, &mut printer)),
+        ConversationCommand::Retain(args) => block_on(conversation::retain(args, globals, &mut printer)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `skein log`: the log on disk, looked at while no node runs in its data directory.
+//! `skein log`: the log on disk, looked at while no node runs in its data directory; but for `compact`, which asks the node that runs.
 //!
 //! What always holds: but for `rebuild`, which makes a cache anew, nothing in the directory is changed; memory is bounded by
 //! blocks and rows of directories, whatever the size of the log (`verify --deep` holds a shard's state, as a node does).
@@ -7,7 +7,9 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use crate::exit::Outcome;
 use crate::output::{Globals, Printer};
+use crate::user::block_on;
 
+mod compact;
 mod conversations;
 mod fact;
 mod find;
@@ -24,7 +26,8 @@ mod verify;
 #[derive(ClapArgs)]
 #[command(
     after_help = "Examples:\n  skein log ls --data-dir ./skein-data\n  skein log verify --deep --data-dir ./skein-data\n\n\
-        The data directory must not be held by a running node; nothing in it is changed but by rebuild."
+        The data directory must not be held by a running node; nothing in it is changed but by rebuild.\n\
+        compact asks the running node."
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -57,6 +60,11 @@ enum Command {
     #[command(after_help = "Examples:\n  skein log verify --data-dir ./skein-data\n  \
         skein log verify --deep --data-dir ./skein-data -o json || echo 'restore from a copy'")]
     Verify(verify::Args),
+    /// Have the running node drop what was trimmed, recalled or erased, and merge what is due
+    #[command(after_help = "Examples:\n  skein log compact --dry-run --data-dir ./skein-data\n  \
+        skein log compact --data-dir ./skein-data --timeout 10m -o json\n\n\
+        Merges are asked for in the log: this needs the running node, and the admin key.")]
+    Compact(compact::Args),
     /// Discard the state stores and make them anew from the segments
     #[command(after_help = "Examples:\n  skein log rebuild --data-dir ./skein-data\n  \
         skein log rebuild --data-dir ./skein-data -o json")]
@@ -73,5 +81,6 @@ pub fn run(args: Args, globals: &Globals) -> Outcome {
         Command::Find(args) => find::run(args, &mut printer),
         Command::Verify(args) => verify::run(args, &mut printer),
         Command::Rebuild(args) => rebuild::run(args, &mut printer),
+        Command::Compact(args) => block_on(compact::run(args, globals, &mut printer)),
     }
 }

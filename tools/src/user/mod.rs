@@ -16,6 +16,7 @@ mod group;
 mod health;
 mod history;
 mod identity;
+mod recall;
 mod record;
 mod send;
 mod stop;
@@ -66,6 +67,11 @@ pub enum Command {
         #[command(subcommand)]
         command: group::Command,
     },
+    /// Take messages back
+    Message {
+        #[command(subcommand)]
+        command: recall::Command,
+    },
     /// Talk: lines typed are sent, messages are shown as they come
     Chat(chat::Args),
     /// Commit something durably on every shard and say how long it took
@@ -87,6 +93,7 @@ pub fn run(command: Command, globals: &Globals) -> Outcome {
             Command::History(args) => history::run(args, globals, &mut printer).await,
             Command::Conversations(args) => conversations::run(args, globals, &mut printer).await,
             Command::Group { command } => group::run(command, globals, &mut printer).await,
+            Command::Message { command } => recall::run(command, globals, &mut printer).await,
             Command::Chat(args) => chat::run(args, globals, &mut printer).await,
             Command::Health(args) => health::run(args, globals, &mut printer).await,
         }
