@@ -108,6 +108,9 @@ impl Node {
         if config.auth.registration == Registration::Closed {
             gateway.close_registration();
         }
+        if identity.dev {
+            gateway.mark_dev();
+        }
         let parts = Arc::new(Parts { journal, written, sequencer, services, tails, gateway });
         status.running(&parts);
         if config.dev {

@@ -13,6 +13,7 @@ mod manifest;
 pub mod merge;
 mod record;
 mod records;
+mod scan;
 pub mod segment;
 mod segment_set;
 mod unsealed;
@@ -25,5 +26,6 @@ pub use journal::{
 pub use manifest::{CHECKPOINT_STATE_BYTES_MAX, Checkpoint, Manifest};
 pub use record::{BodyPlace, RecordHead, RecordKind};
 pub use records::Records;
+pub use scan::{ItemScan, Rows, items_of, rows_of};
 pub use segment_set::{Held, SegmentSet};
 pub use unsealed::{Slot, Unsealed};

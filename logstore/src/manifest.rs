@@ -154,6 +154,16 @@ impl Manifest {
         Manifest::decode(&path, shard, &bytes[..read]).map(Some)
     }
 
+    /// The bytes of its file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.encode()
+    }
+
+    /// The inverse of [`Manifest::to_bytes`]; `path` is for words only.
+    pub fn from_bytes(path: &str, shard: ShardId, bytes: &[u8]) -> Result<Manifest> {
+        Manifest::decode(path, shard, bytes)
+    }
+
     /// Puts it in place of the one before, durably.
     pub fn store(&self, disk: &dyn Disk) -> Result<()> {
         let (dir, path) = (shard_dir(self.shard), Manifest::path(self.shard));

@@ -35,6 +35,11 @@ impl SegmentSet {
             Some(manifest) => manifest,
             None => without_manifest(&**disk, shard)?,
         };
+        SegmentSet::of(disk, manifest, cache)
+    }
+
+    /// Opens what a manifest lists that may be anybody's, say a backup's.
+    pub fn of(disk: &Arc<dyn Disk>, manifest: Manifest, cache: &Arc<BlockCache>) -> Result<SegmentSet> {
         let open = |info: &SegmentInfo| open_listed(disk, info, cache).map(Arc::new);
         let segments = manifest.segments().iter().map(open).collect::<Result<_>>()?;
         Ok(SegmentSet { disk: disk.clone(), cache: cache.clone(), manifest, segments })

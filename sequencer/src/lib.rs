@@ -19,6 +19,6 @@ pub use command::{AccountSeed, Batch, Command, CursorMove, Effect, GroupChange, 
 pub use error::{Error, Result};
 pub use outcome::{Applied, CommittedRecord, CursorMoved, Outcome, Refusal, Stored};
 pub use shard::{
-    Capacity, CompactPlan, PipelineSlot, Proposal, ProposalResult, Record, Sequencer, SequencerOptions, Shard,
+    Capacity, CompactPlan, Cut, PipelineSlot, Proposal, ProposalResult, Record, Sequencer, SequencerOptions, Shard,
     ShardStatus, TailBatch, TailReader, TailStep,
 };

@@ -12,6 +12,8 @@ mod bench;
 mod config;
 mod demo;
 mod exit;
+mod export;
+mod jsonl;
 mod log;
 mod output;
 mod profile;
@@ -71,6 +73,8 @@ enum Command {
     Shard(admin::ShardArgs),
     /// The log on disk, looked at while no node runs: list, show, find, verify, rebuild
     Log(log::Args),
+    /// Write everything a running node holds at one moment of all its shards
+    Export(export::Args),
     #[command(flatten)]
     User(user::Command),
 }
@@ -100,6 +104,7 @@ fn main() -> std::process::ExitCode {
         Command::Token(args) => admin::run_token(args, &globals),
         Command::Shard(args) => admin::run_shard(args, &globals),
         Command::Log(args) => log::run(args, &globals),
+        Command::Export(args) => export::run(args, &globals),
         Command::User(command) => user::run(command, &globals),
     })
 }

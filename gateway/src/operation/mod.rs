@@ -6,6 +6,7 @@
 mod account;
 mod admin;
 mod conversation;
+mod export;
 mod group;
 pub(crate) mod hello;
 pub(crate) mod message;
@@ -73,6 +74,10 @@ async fn answer(gateway: &Arc<Gateway>, caller: Caller, operation: Operation, bo
         Operation::ListErasures => removal::list_erasures(gateway),
         Operation::Compact => removal::compact(gateway, body).await,
         Operation::Probe => admin::probe(gateway).await,
+        Operation::OpenExport => export::open(gateway, body).await,
+        Operation::ListExport => export::list(gateway, body),
+        Operation::ReadExport => export::read(gateway, body).await,
+        Operation::CloseExport => export::close(gateway, body),
         _ => Err(unknown(operation)),
     }
 }

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::deliver::{Scratch, give_receipts};
+use super::exports::Exports;
 use super::figures::Figures;
 use super::registry::Registry;
 use super::tokens::Tokens;
@@ -45,6 +46,8 @@ pub struct Gateway {
     pub(super) registry: Registry,
     pub(super) figures: Figures,
     registration_closed: AtomicBool,
+    dev: AtomicBool,
+    exports: Arc<Exports>,
     stopping: CancellationToken,
     runtime: Handle,
     me: Weak<Gateway>,
@@ -68,6 +71,8 @@ impl Gateway {
             registry: Registry::new(limits.connections, rand::random()),
             figures: Figures::new(),
             registration_closed: AtomicBool::new(false),
+            dev: AtomicBool::new(false),
+            exports: Arc::default(),
             stopping: CancellationToken::new(),
             runtime: Handle::current(),
             me: me.clone(),
@@ -86,6 +91,21 @@ impl Gateway {
     /// From now on only administrators make accounts.
     pub fn close_registration(&self) {
         self.registration_closed.store(true, Ordering::Relaxed);
+    }
+
+    /// The data directory was made by `--dev`: so is what is exported of it.
+    pub fn mark_dev(&self) {
+        self.dev.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether `--dev` made the data directory.
+    pub(crate) fn is_dev(&self) -> bool {
+        self.dev.load(Ordering::Relaxed)
+    }
+
+    /// The exports being read.
+    pub(crate) fn exports(&self) -> &Arc<Exports> {
+        &self.exports
     }
 
     /// Accepts connections until [`Gateway::drain`].

@@ -1,6 +1,7 @@
 //! The connections of a node, and what they share.
 
 mod deliver;
+pub(crate) mod exports;
 mod figures;
 mod gateway;
 mod registry;

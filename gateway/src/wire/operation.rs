@@ -95,6 +95,14 @@ table! {
         SealShards = 903, "admin.seal_shards";
         /// `Probe` → `ProbeReply`. Any signed-in user.
         Probe = 904, "health.probe";
+        /// `OpenExport` → `OpenedExport`, when every shard has its Seal.
+        OpenExport = 910, "admin.open_export";
+        /// `ListExport` → `ExportList`.
+        ListExport = 911, "admin.list_export";
+        /// `ReadExport` → `ExportPiece`.
+        ReadExport = 912, "admin.read_export";
+        /// `CloseExport` → `ClosedExport`.
+        CloseExport = 913, "admin.close_export";
         /// `Trim` → `TrimReply`.
         Trim = 920, "admin.trim";
         /// `Retain` → `RetainReply`.

@@ -9,6 +9,7 @@ mod plan;
 mod rules;
 mod run;
 
+pub(crate) use newest::{Newest, Source};
 pub use plan::{MergePlan, MergePolicy};
 pub use rules::DropRules;
 pub use run::{MergeRun, run, run_while};

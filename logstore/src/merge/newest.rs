@@ -9,10 +9,10 @@ use std::collections::BinaryHeap;
 use crate::Result;
 
 /// A source of rows.
-pub(super) type Source<'a, T> = Box<dyn Iterator<Item = Result<T>> + 'a>;
+pub(crate) type Source<'a, T> = Box<dyn Iterator<Item = Result<T>> + 'a>;
 
 /// Merges sources, the oldest first, by a key.
-pub(super) struct Newest<'a, T, K> {
+pub(crate) struct Newest<'a, T, K> {
     sources: Vec<(Option<T>, Source<'a, T>)>,
     key: fn(&T) -> K,
     /// The key of each source's next row: the lowest on top, of equal ones that of the newest source.
@@ -20,7 +20,7 @@ pub(super) struct Newest<'a, T, K> {
 }
 
 impl<'a, T, K: Ord> Newest<'a, T, K> {
-    pub(super) fn new(sources: impl IntoIterator<Item = Source<'a, T>>, key: fn(&T) -> K) -> Result<Newest<'a, T, K>> {
+    pub(crate) fn new(sources: impl IntoIterator<Item = Source<'a, T>>, key: fn(&T) -> K) -> Result<Newest<'a, T, K>> {
         let sources: Vec<_> = sources.into_iter().map(|source| (None, source)).collect();
         let count = sources.len();
         let mut newest = Newest { sources, key, turns: BinaryHeap::new() };

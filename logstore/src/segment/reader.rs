@@ -91,6 +91,11 @@ impl Segment {
         &self.path
     }
 
+    /// Bytes of its file as they lie there, from `offset` on: fewer than asked for only at its end. For whoever copies it.
+    pub fn read_file(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        read_full(&*self.file, buffer, offset).context("read", &self.path)
+    }
+
     /// Its parts between header and footer: which, from which byte on, how many bytes.
     pub fn sections(&self) -> impl Iterator<Item = (Section, u64, u64)> + '_ {
         self.footer.sections.iter().map(|placed| (placed.section, placed.offset, placed.len))

@@ -192,10 +192,11 @@ impl ShardCore {
         let gone = {
             let (state, records) = &mut *self.state.write();
             state.release_published(generation);
-            records.publish(sealed, generation)
+            records.publish(sealed.clone(), generation)
         };
         // Rows by the million: not under the lock that apply waits for.
         drop(gone);
+        self.sealing.hand_out(generation, &sealed);
     }
 
     /// Other segments hold the same from now on.

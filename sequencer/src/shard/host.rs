@@ -37,6 +37,10 @@ pub struct Sequencer {
     table: Box<[u16]>,
     history: HistoryId,
     running: Mutex<Running>,
+    /// Read while an acknowledgement of effects is proposed, written while a cut is made.
+    pub(super) acks: outbox::Acks,
+    /// One cut at a time.
+    pub(super) cutting: tokio::sync::Mutex<()>,
 }
 
 /// What stops with the sequencer.
@@ -137,8 +141,9 @@ impl Opening {
         carrier.connect(shards.clone());
         let when = SealWhen { bytes: self.options.seal_bytes, age_ms: self.options.seal_age.as_millis() as u64 };
         let sealing = SealingOptions { turns: Turns::new(), bytes_per_second: self.options.seal_bytes_per_second };
+        let acks = outbox::Acks::default();
         for shard in &shards {
-            running.others.push(runtime::spawn(outbox::pump(shard.clone(), carrier.clone())));
+            running.others.push(runtime::spawn(outbox::pump(shard.clone(), carrier.clone(), acks.clone())));
             running.others.push(runtime::spawn(sealing::propose_seals(shard.clone(), when)));
             running.others.push(runtime::spawn(sealing::run(shard.clone(), sealing.clone())));
             running.others.push(runtime::spawn(sealing::propose_merges(shard.clone(), shard.merge_when.clone())));
@@ -147,7 +152,8 @@ impl Opening {
         running.others.push(runtime::spawn(sealing::see_erasures_through(shards.clone(), self.journal.clone())));
         running.ticker = Some(self.ticker);
         let table = bucket_table(&shards)?;
-        Ok(Sequencer { shards, table, history: plan.history, running: Mutex::new(running) })
+        let (running, cutting) = (Mutex::new(running), tokio::sync::Mutex::default());
+        Ok(Sequencer { shards, table, history: plan.history, running, acks, cutting })
     }
 
     /// Replays and elects, all shards at once.
@@ -251,7 +257,7 @@ impl Plan {
 }
 
 /// All buckets cut evenly over the shards of a new cluster, which are numbered from 0.
-fn even_table(shards: u16) -> Vec<(Bucket, Bucket, ShardId)> {
+pub(crate) fn even_table(shards: u16) -> Vec<(Bucket, Bucket, ShardId)> {
     let shards = usize::from(shards.max(1));
     let bound = |shard: usize| shard * BUCKETS / shards;
     (0..shards)

@@ -3,6 +3,7 @@
 mod answer;
 mod compact;
 pub(crate) mod core;
+mod cut;
 mod handle;
 mod history;
 mod host;
@@ -24,6 +25,7 @@ use logstore::id::{ConnectionId, HistoryId, LogIndex, NodeId, ShardId};
 use crate::{Command, Outcome};
 
 pub use compact::CompactPlan;
+pub use cut::Cut;
 pub use handle::Shard;
 pub use host::Sequencer;
 pub use tail::{TailBatch, TailReader, TailStep};

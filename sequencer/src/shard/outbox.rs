@@ -70,15 +70,18 @@ impl EffectCarrier for LocalCarrier {
     }
 }
 
+/// Held to be read while an acknowledgement is proposed and applied, and to be written by whoever needs that none is.
+pub(crate) type Acks = Arc<tokio::sync::RwLock<()>>;
+
 /// Pumps one shard's outbox until the shard stops.
-pub(crate) async fn pump(shard: Arc<Shard>, carrier: Arc<dyn EffectCarrier>) {
+pub(crate) async fn pump(shard: Arc<Shard>, carrier: Arc<dyn EffectCarrier>, acks: Acks) {
     let mut under_way = HashSet::new();
     let mut pairs = FuturesUnordered::new();
     while !shard.core.is_stopped() {
         if shard.group.leading_term().is_some() {
             let targets = shard.read(|state, _| state.outbox_targets());
             for to in targets.into_iter().filter(|to| under_way.insert(*to)) {
-                pairs.push(empty(shard.clone(), carrier.clone(), to));
+                pairs.push(empty(shard.clone(), carrier.clone(), acks.clone(), to));
             }
         }
         tokio::select! {
@@ -92,10 +95,10 @@ pub(crate) async fn pump(shard: Arc<Shard>, carrier: Arc<dyn EffectCarrier>) {
 }
 
 /// Carries everything that waits for `to`.
-async fn empty(shard: Arc<Shard>, carrier: Arc<dyn EffectCarrier>, to: ShardId) -> ShardId {
+async fn empty(shard: Arc<Shard>, carrier: Arc<dyn EffectCarrier>, acks: Acks, to: ShardId) -> ShardId {
     let mut wait = BACK_OFF_FIRST;
     while !shard.core.is_stopped() && shard.group.leading_term().is_some() {
-        match step(&shard, &*carrier, to).await {
+        match step(&shard, &*carrier, &acks, to).await {
             Ok(true) => wait = BACK_OFF_FIRST,
             Ok(false) => break,
             Err(stuck) => {
@@ -109,7 +112,7 @@ async fn empty(shard: Arc<Shard>, carrier: Arc<dyn EffectCarrier>, to: ShardId) 
 }
 
 /// Carries one command of effects and has it acknowledged; whether there was any.
-async fn step(shard: &Shard, carrier: &dyn EffectCarrier, to: ShardId) -> Result<bool, Stuck> {
+async fn step(shard: &Shard, carrier: &dyn EffectCarrier, acks: &Acks, to: ShardId) -> Result<bool, Stuck> {
     let Some((incarnation, first, effects)) = shard.read(|state, _| state.outbox(to, EFFECTS_MAX)) else {
         return Ok(false);
     };
@@ -122,6 +125,7 @@ async fn step(shard: &Shard, carrier: &dyn EffectCarrier, to: ShardId) -> Result
         // Nothing of it was applied: acknowledging that would only come back here at once.
         return Err(Stuck::Outcome(Outcome::Effects { last: upto }));
     }
+    let _not_in_a_cut = acks.read().await;
     match shard.execute(Command::AckEffects { to, incarnation, upto }).await {
         Ok(Outcome::Refused(why)) => Err(Stuck::Outcome(Outcome::Refused(why))),
         Ok(_) => Ok(true),

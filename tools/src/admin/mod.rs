@@ -148,7 +148,12 @@ pub async fn connect(admin: &AdminArgs, globals: &Globals) -> Result<(Connection
     connect_with(admin, globals, connect_options(globals, None)?).await
 }
 
-async fn connect_with(admin: &AdminArgs, globals: &Globals, options: Options) -> Result<(Connection, String), Failure> {
+/// The same, with more patience.
+pub async fn connect_with(
+    admin: &AdminArgs,
+    globals: &Globals,
+    options: Options,
+) -> Result<(Connection, String), Failure> {
     let key = AdminKey::load(&admin.key_file()?)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     let server = match (&globals.server, &admin.data_dir) {

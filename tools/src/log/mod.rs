@@ -22,6 +22,8 @@ mod stats;
 mod unsealed;
 mod verify;
 
+pub use progress::Progress;
+
 /// Arguments.
 #[derive(ClapArgs)]
 #[command(

@@ -35,11 +35,13 @@ mod trouble;
 mod turn;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use logstore::SegmentSet;
 use logstore::id::LogIndex;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::Error;
 use crate::raft::checkpoint::Checkpoint;
@@ -70,6 +72,8 @@ pub(crate) struct Sealing {
     /// Segments were published, a try has failed, or the shard stops.
     published: Notify,
     dropping: Mutex<Dropping>,
+    /// Who wants the segments as of the end of a generation.
+    wanted: Mutex<Vec<(u64, oneshot::Sender<Arc<SegmentSet>>)>>,
 }
 
 /// How far what is to be dropped has been.
@@ -119,6 +123,7 @@ impl Sealing {
             frozen,
             published,
             dropping: Mutex::default(),
+            wanted: Mutex::default(),
         }
     }
 
@@ -242,8 +247,28 @@ impl Sealing {
         self.dropping.lock().erasing
     }
 
+    /// The segments up to a generation that is not published yet, as soon as it is. Nothing if the shard stops before.
+    pub(crate) fn hand_out_at(&self, generation: u64) -> oneshot::Receiver<Arc<SegmentSet>> {
+        let (give, take) = oneshot::channel();
+        let mut wanted = self.wanted.lock();
+        // Who has given up needs no place: there are as many as cuts under way.
+        wanted.retain(|(_, give)| !give.is_closed());
+        wanted.push((generation, give));
+        take
+    }
+
+    /// A generation is published, in these segments.
+    pub(crate) fn hand_out(&self, generation: u64, sealed: &Arc<SegmentSet>) {
+        let mut wanted = self.wanted.lock();
+        for (_, give) in wanted.extract_if(.., |(at, _)| *at <= generation) {
+            // Whoever wanted them may be gone.
+            drop(give.send(sealed.clone()));
+        }
+    }
+
     /// Wakes everybody who waits.
     pub(crate) fn wake(&self) {
+        self.wanted.lock().clear();
         self.frozen.notify_one();
         self.published.notify_waiters();
     }
