@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 /// The newest layout of a data directory this program knows.
 pub const FORMAT: u32 = 1;
 
-const LOCK_FILE: &str = "skein.lock";
-const NODE_FILE: &str = "node.toml";
+pub(crate) const LOCK_FILE: &str = "skein.lock";
+pub(crate) const NODE_FILE: &str = "node.toml";
 /// Both files are a few lines; more than this is not ours.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
@@ -52,6 +52,8 @@ pub struct Identity {
     pub dev: bool,
     /// When it was made, for people.
     pub created: String,
+    /// The history of which this one was restored, if it was.
+    pub restored_from: Option<HistoryId>,
 }
 
 /// Who holds a data directory, as its lock file says.
@@ -108,6 +110,14 @@ pub enum DataDirError {
         /// The directory.
         path: PathBuf,
     },
+    /// It was to be empty.
+    #[error("{path} is not empty: it holds {found}")]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// Something in it.
+        found: String,
+    },
     /// There is data, but nothing that says whose.
     #[error("data directory {path} has a journal but no {NODE_FILE}")]
     NoIdentity {
@@ -130,6 +140,8 @@ struct NodeFile {
     history: String,
     dev: bool,
     created: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restored_from: Option<String>,
 }
 
 impl HeldDataDir {
@@ -176,7 +188,7 @@ impl DataDir {
     pub fn identity(&self, dev: bool, now: &str) -> Result<Identity, DataDirError> {
         match self.known_identity()? {
             Some(identity) => Ok(identity),
-            None => self.create_identity(&self.path.join(NODE_FILE), dev, now),
+            None => self.create_identity(dev, now),
         }
     }
 
@@ -197,17 +209,32 @@ impl DataDir {
         self.lock.flush()
     }
 
-    fn create_identity(&self, path: &Path, dev: bool, now: &str) -> Result<Identity, DataDirError> {
+    fn create_identity(&self, dev: bool, now: &str) -> Result<Identity, DataDirError> {
         if self.path.join("journal").exists() {
             return Err(DataDirError::NoIdentity { path: self.path.clone() });
         }
         // The first node of a cluster is 1; the history is new, so a random number nobody else has.
-        let history = uuid::Uuid::now_v7().as_u128();
-        let file = NodeFile { format: FORMAT, node: 1, history: format!("{history:032x}"), dev, created: now.into() };
+        let history = crate::new_data_dir::new_history();
+        let identity = Identity { node: NodeId(1), history, dev, created: now.into(), restored_from: None };
+        self.write_identity(&identity)?;
+        Ok(identity)
+    }
+
+    /// Makes the directory this node's.
+    pub(crate) fn write_identity(&self, identity: &Identity) -> Result<(), DataDirError> {
+        let hex = |history: HistoryId| format!("{:032x}", history.0);
+        let file = NodeFile {
+            format: FORMAT,
+            node: identity.node.0,
+            history: hex(identity.history),
+            dev: identity.dev,
+            created: identity.created.clone(),
+            restored_from: identity.restored_from.map(hex),
+        };
         let body = toml::to_string(&file).expect("a NodeFile is plain data");
         let text = format!("# Which node this data directory is. Written once; not to be edited.\n{body}");
-        write_synced(path, text.as_bytes()).map_err(io("write", path))?;
-        Ok(Identity { node: NodeId(1), history: HistoryId(history), dev, created: now.into() })
+        let path = self.path.join(NODE_FILE);
+        write_synced(&path, text.as_bytes()).map_err(io("write", &path))
     }
 }
 
@@ -231,11 +258,14 @@ fn read_identity(dir: &Path, path: &Path, file: &File) -> Result<Identity, DataD
         return Err(DataDirError::NewerFormat { path: dir.into(), found: format });
     }
     let file: NodeFile = table.try_into().map_err(|error: toml::de::Error| bad(error.message().to_owned()))?;
-    let history = u128::from_str_radix(&file.history, 16).map_err(|_| bad("history is not a number".into()))?;
+    let number = |text: &str| u128::from_str_radix(text, 16).map_err(|_| bad("history is not a number".into()));
+    let history = number(&file.history)?;
     if file.node == 0 || history == 0 {
         return Err(bad("node and history are never 0".into()));
     }
-    Ok(Identity { node: NodeId(file.node), history: HistoryId(history), dev: file.dev, created: file.created })
+    let restored_from = file.restored_from.as_deref().map(number).transpose()?.map(HistoryId);
+    let (node, history) = (NodeId(file.node), HistoryId(history));
+    Ok(Identity { node, history, dev: file.dev, created: file.created, restored_from })
 }
 
 /// Locks a directory's lock file together with others who look; `None` if there is none, so that no node has ever run there.
@@ -252,7 +282,7 @@ fn share_lock(dir: &Path) -> Result<Option<File>, DataDirError> {
     }
 }
 
-fn io<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> DataDirError + 'a {
+pub(crate) fn io<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> DataDirError + 'a {
     move |source| DataDirError::Io { operation, path: path.into(), source }
 }
 
@@ -267,8 +297,10 @@ fn read_toml<T: serde::de::DeserializeOwned>(file: &File) -> std::io::Result<T> 
 }
 
 /// Writes a file that has its name only once it is whole, and keeps it after a loss of power.
-fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let draft = path.with_extension("toml.new");
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = PathBuf::from(draft);
     let mut file = File::create(&draft)?;
     file.write_all(bytes)?;
     file.sync_all()?;

@@ -10,6 +10,7 @@ pub mod config;
 mod connection;
 pub mod data_dir;
 mod http;
+pub mod new_data_dir;
 pub mod node;
 mod operation;
 pub mod session;

@@ -7,6 +7,7 @@ mod clock;
 mod codec;
 mod command;
 mod error;
+pub mod founding;
 mod outcome;
 mod raft;
 mod shard;

@@ -13,6 +13,7 @@ mod config;
 mod demo;
 mod exit;
 mod export;
+mod import;
 mod jsonl;
 mod log;
 mod output;
@@ -75,6 +76,8 @@ enum Command {
     Log(log::Args),
     /// Write everything a running node holds at one moment of all its shards
     Export(export::Args),
+    /// Make a new node's data directory of an export
+    Import(import::Args),
     #[command(flatten)]
     User(user::Command),
 }
@@ -105,6 +108,7 @@ fn main() -> std::process::ExitCode {
         Command::Shard(args) => admin::run_shard(args, &globals),
         Command::Log(args) => log::run(args, &globals),
         Command::Export(args) => export::run(args, &globals),
+        Command::Import(args) => import::run(args, &globals),
         Command::User(command) => user::run(command, &globals),
     })
 }

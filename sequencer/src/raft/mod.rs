@@ -6,7 +6,7 @@
 pub(crate) mod checkpoint;
 pub(crate) mod group;
 pub(crate) mod log_store;
-mod membership;
+pub(crate) mod membership;
 pub(crate) mod network;
 pub(crate) mod runtime;
 pub(crate) mod state_machine;

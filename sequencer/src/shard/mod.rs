@@ -28,6 +28,7 @@ pub use compact::CompactPlan;
 pub use cut::Cut;
 pub use handle::Shard;
 pub use host::Sequencer;
+pub(crate) use host::even_table;
 pub use tail::{TailBatch, TailReader, TailStep};
 
 /// How a node's shards are run.

@@ -113,6 +113,13 @@ impl OwnRow {
         UserId((ms & ((1 << 41) - 1)) << 21 | u64::from(self.shard.0 & 0xfff) << 9 | u64::from(counter))
     }
 
+    /// Ids up to these are taken, whoever gave them out: those that follow are higher.
+    pub(crate) fn take_ids_upto(&mut self, record: ServerMsgId, user: UserId) {
+        let taken = |ms: u64, per_ms: u16| (ms, per_ms - 1);
+        self.last_record = self.last_record.max(taken(record.0 >> 22, OwnRow::RECORDS_PER_MS));
+        self.last_user = self.last_user.max(taken(user.0 >> 21, OwnRow::USERS_PER_MS));
+    }
+
     /// Chains an accepted record into the digest of all of them.
     pub fn note_accepted(&mut self, seq: SeqId, id: ServerMsgId, body_hash: BodyHash, is_countable: bool) {
         self.stored += u64::from(is_countable);

@@ -7,6 +7,8 @@
 //! in; what was imported is exported as the same bytes.
 
 pub mod line;
+pub mod read;
+pub mod verify;
 mod write;
 
 pub use write::{Selection, Written, write};
