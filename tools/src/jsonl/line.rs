@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,7 +15,8 @@ use logstore::id::{BodyHash, ClientMsgId, ConversationId, LogIndex, Ordinal, Seq
 use logstore::segment::{Item, SealedBody, SealedRecord, TrimmedRange};
 use sequencer::Send;
 use sequencer::state::{
-    ConversationRow, DirectRow, GroupRow, Interval, MemberRow, NameRow, Peer, RelationRow, Role, UserRow,
+    ConversationRow, DirectRow, Floor, GroupRow, Interval, MemberRow, NameRow, Peer, Recalled, RelationRow, Role,
+    Upkeep, UserRow,
 };
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -114,6 +116,36 @@ pub struct Conversation {
     /// What only groups have.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub group: Option<Group>,
+    /// What was removed of it, and how long it keeps its records.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub upkeep: Option<Keep>,
+}
+
+/// What was removed of a conversation, and how long it keeps its records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keep {
+    /// The first record that was not trimmed; 0: none was.
+    pub before: u64,
+    /// Countable messages trimmed.
+    pub ordinal: u64,
+    /// The time of the last record trimmed.
+    pub time_ms: u64,
+    /// Messages recalled above that: seq, ordinal, sender.
+    pub recalled: Vec<(u64, u64, Number)>,
+    /// How long it keeps its records; left out: as the configuration says.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub retention: Option<Retention>,
+}
+
+/// How long records are kept; both 0: for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Older ones may go.
+    pub age_ms: u64,
+    /// So many stay.
+    pub records: u64,
 }
 
 /// A 1:1's grants: bit 0 of each is what the lower user's home says, bit 1 what the higher's.
@@ -386,6 +418,7 @@ impl Conversation {
             last_time_ms: row.last_time.0,
             direct: row.direct.map(|DirectRow { heard: _, exists: _, low, high }| Direct { low, high }),
             group: row.group.as_deref().map(Group::of),
+            upkeep: row.upkeep.as_deref().map(Keep::of),
         })
     }
 
@@ -398,6 +431,35 @@ impl Conversation {
             last_time: TimeMs(self.last_time_ms),
             direct: self.direct.map(|Direct { low, high }| DirectRow { heard: 3, exists: 3, low, high }),
             group: self.group.map(|group| Box::new(group.row(member_count))),
+            upkeep: self.upkeep.map(|keep| Arc::new(keep.row(changed_at))),
+        }
+    }
+}
+
+impl Keep {
+    fn of(row: &Upkeep) -> Keep {
+        let Upkeep { floor: Floor { before, ordinal, time, trimmed_at: _ }, recalled, retention } = row;
+        Keep {
+            before: before.0,
+            ordinal: ordinal.0,
+            time_ms: time.0,
+            recalled: recalled.iter().map(|each| (each.seq.0, each.ordinal.0, Number(each.sender.0))).collect(),
+            retention: retention.map(|kept| Retention { age_ms: kept.age_ms, records: kept.records }),
+        }
+    }
+
+    fn row(self, changed_at: LogIndex) -> Upkeep {
+        let recalled = |(seq, ordinal, sender): (u64, u64, Number)| Recalled {
+            seq: SeqId(seq),
+            ordinal: Ordinal(ordinal),
+            sender: UserId(sender.0),
+            recalled_at: changed_at,
+        };
+        let before = SeqId(self.before);
+        Upkeep {
+            floor: Floor { before, ordinal: Ordinal(self.ordinal), time: TimeMs(self.time_ms), trimmed_at: changed_at },
+            recalled: self.recalled.into_iter().map(recalled).collect(),
+            retention: self.retention.map(|Retention { age_ms, records }| sequencer::Retention { age_ms, records }),
         }
     }
 }

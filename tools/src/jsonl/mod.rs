@@ -8,6 +8,7 @@
 
 pub mod line;
 pub mod read;
+mod removed;
 pub mod verify;
 mod write;
 

@@ -9,7 +9,7 @@ use hashbrown::{HashMap, HashSet};
 use logstore::RecordKind;
 use logstore::id::{Bucket, ConversationId, ConversationName, ServerMsgId, TimeMs, UserId};
 use logstore::segment::BODY_BYTES_MAX;
-use sequencer::state::{MEMBERS_MAX, MemberRow};
+use sequencer::state::{MEMBERS_MAX, MemberRow, Upkeep};
 
 use super::line::{Account, Conversation, End, FORMAT, Line, Member, Name, Record, Relation, Trimmed};
 use super::read::{BadLine, Lines};
@@ -192,6 +192,14 @@ impl Verifier {
         }
         require(line.last_ordinal <= line.last_seq, || "more countable messages than records".into())?;
         require(line.last_seq < u64::MAX, || "no record can follow".into())?;
+        if let Some(keep) = &line.upkeep {
+            let ascends = keep.recalled.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+            let above = keep.recalled.first().is_none_or(|first| first.0 >= keep.before);
+            let within = keep.recalled.last().is_none_or(|last| last.0 <= line.last_seq);
+            let fits = keep.before <= line.last_seq + 1 && keep.recalled.len() <= Upkeep::RECALLED_MAX;
+            require(ascends && above && within && fits, || "what was removed is not within the conversation".into())?;
+            self.note_time(keep.time_ms);
+        }
         self.note_time(line.last_time_ms);
         let Conversation { last_seq, last_ordinal, last_time_ms, .. } = *line;
         self.with_records += u64::from(last_seq > 0);

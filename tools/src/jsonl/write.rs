@@ -17,6 +17,7 @@ use sequencer::state::Key;
 use sequencer::store::Row;
 
 use super::line::{Account, Conversation, End, FORMAT, Header, Line, Member, Name, Relation};
+use super::removed::{Joined, Removed};
 
 /// What is exported.
 pub enum Selection {
@@ -43,7 +44,8 @@ pub fn write(
     step: &mut dyn FnMut(),
 ) -> anyhow::Result<Written> {
     let users = selected_users(sets, selection)?;
-    let mut writer = Writer { sets, selection, users, lines: Lines::new(out), step };
+    let removed = removed(sets)?;
+    let mut writer = Writer { sets, selection, users, removed, lines: Lines::new(out), step };
     writer.put(&Line::Export(Header { format: FORMAT, complete: matches!(selection, Selection::All) }))?;
     writer.accounts()?;
     writer.names()?;
@@ -67,10 +69,24 @@ fn selected_users(sets: &[Arc<SegmentSet>], selection: &Selection) -> anyhow::Re
     Ok(Some(users))
 }
 
+/// What shards say is being erased.
+fn removed(sets: &[Arc<SegmentSet>]) -> anyhow::Result<Removed> {
+    let mut removed = Removed::default();
+    for set in sets {
+        for row in rows(std::slice::from_ref(set), &Key::Shard)? {
+            if let (_, Row::Shard(row)) = row? {
+                removed.note_shard(row.own);
+            }
+        }
+    }
+    Ok(removed)
+}
+
 struct Writer<'a, W> {
     sets: &'a [Arc<SegmentSet>],
     selection: &'a Selection,
     users: Option<HashSet<UserId>>,
+    removed: Removed,
     lines: Lines<'a, W>,
     step: &'a mut dyn FnMut(),
 }
@@ -132,6 +148,7 @@ impl<W: Write> Writer<'_, W> {
         for row in rows(self.sets, &Key::Conversation(ConversationId(0)))? {
             let (Key::Conversation(id), Row::Conversation(row)) = row? else { break };
             let Some(conversation) = Conversation::of(id, &row).filter(|_| self.is_in(id)) else { continue };
+            self.removed.note(id, row.upkeep.as_ref());
             self.put(&Line::Conversation(conversation))?;
             let upto = |row: &anyhow::Result<(Key, Row)>, last| match row {
                 Ok((Key::Member(of, _), _)) => *of < id || (last && *of == id),
@@ -150,7 +167,9 @@ impl<W: Write> Writer<'_, W> {
     }
 
     fn records(&mut self) -> anyhow::Result<()> {
-        for item in items_of(self.sets)? {
+        let removed = std::mem::take(&mut self.removed);
+        let seen = items_of(self.sets)?.map(|item| Ok(removed.hide(item?)));
+        for item in Joined::new(seen) {
             let item = item?;
             if self.is_in(item.conversation()) {
                 self.put(&Line::of_item(&item))?;
