@@ -104,6 +104,7 @@ impl Node {
         let services = Arc::new(Services::new(sequencer.clone(), limits.clone()));
         let tails = Tails::start(sequencer.clone(), limits.clone());
         services.pass_receipts_to(tails.clone());
+        services.retain_by(config.retention.policy());
         let gateway = Gateway::new(services.clone(), tails.clone(), sequencer.clone(), tokens, limits, clock);
         if config.auth.registration == Registration::Closed {
             gateway.close_registration();

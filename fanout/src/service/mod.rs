@@ -23,6 +23,7 @@ mod password;
 mod receipt;
 mod refusal;
 mod removal;
+mod retention;
 mod send;
 
 pub use account::{Accounts, SessionGrant};
@@ -31,6 +32,7 @@ pub use group::{Groups, MembersPage};
 pub use message::{HistoryPage, HistoryQuery, Messages, Outgoing, SendOutcome};
 pub use receipt::Receipts;
 pub use removal::{ErasureStatus, Removals, TrimDone};
+pub use retention::{RetentionPolicy, Swept};
 pub use send::Done;
 
 use open_direct::OpenDirects;
@@ -69,6 +71,11 @@ impl Services {
             removals: Removals::new(Arc::clone(&core)),
             receipts: Receipts::start(core),
         }
+    }
+
+    /// Begins to trim what conversations need not keep, from time to time, once. Called inside a runtime.
+    pub fn retain_by(&self, policy: RetentionPolicy) {
+        self.removals.retain_by(policy);
     }
 
     /// Passes `delivered` receipts on live through these tails, once; without them receipts are told when replicated.

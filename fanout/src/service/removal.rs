@@ -3,19 +3,22 @@
 //! What always holds: what a command states of a record was read in the log; everything here holds at once for every reader, and
 //! files follow.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use logstore::id::{ClientMsgId, ConversationId, Ordinal, SeqId, ShardId, TimeMs, UserId};
 use sequencer::state::{Erasure, ShardState};
 use sequencer::{Command, Outcome, Recall, Record, Retention, Shard};
 
 use super::account::unexpected;
+use super::retention::{self, RetentionPolicy};
 use super::{Core, is_user_id, is_uuid_v7, named, no_such_conversation, no_such_user};
 use crate::{Code, Fault};
 
 /// The rules of removing.
 pub struct Removals {
     core: Arc<Core>,
+    /// What conversations keep that say nothing themselves.
+    default: OnceLock<Retention>,
 }
 
 /// What a trim has come to.
@@ -40,7 +43,23 @@ pub struct ErasureStatus {
 
 impl Removals {
     pub(super) fn new(core: Arc<Core>) -> Removals {
-        Removals { core }
+        Removals { core, default: OnceLock::new() }
+    }
+
+    /// Begins to see to retention, once.
+    pub(super) fn retain_by(&self, policy: RetentionPolicy) {
+        if self.default.set(policy.default).is_err() {
+            return tracing::warn!("retention is seen to already");
+        }
+        tokio::spawn(retention::run(Arc::downgrade(&self.core), policy));
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    pub(super) fn default_retention(&self) -> Retention {
+        self.default.get().copied().unwrap_or_default()
     }
 
     /// Recalls a message of one's own. Gives the record that says so; 0 if its body was gone already.
@@ -161,7 +180,11 @@ async fn record(shard: &Shard, conversation: ConversationId, seq: SeqId) -> Resu
 }
 
 /// The ordinal and the log time of the last record before one.
-async fn last_removed(shard: &Shard, conversation: ConversationId, before: SeqId) -> Result<(Ordinal, TimeMs), Fault> {
+pub(super) async fn last_removed(
+    shard: &Shard,
+    conversation: ConversationId,
+    before: SeqId,
+) -> Result<(Ordinal, TimeMs), Fault> {
     let last = record(shard, conversation, SeqId(before.0 - 1)).await?;
     Ok((last.head.ordinal, last.head.time))
 }

@@ -1,6 +1,7 @@
 //! Recall, trims and erasure as members see them, against a plain list of what was said and taken back.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use fanout::Code;
 use fanout::service::HistoryQuery;
@@ -9,7 +10,7 @@ use logstore::{BodyPlace, RecordKind};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use sequencer::Record;
+use sequencer::{Record, Retention};
 
 use crate::world::{World, id_now};
 
@@ -217,4 +218,81 @@ async fn a_conversation_that_was_trimmed_whole_keeps_its_head_and_goes_on() {
     assert_eq!(world.say(ann, group, "anew").await, last.next());
     let row = &world.services.conversations.list(ben, 0, &[], false).await.unwrap().items[0];
     assert_eq!((row.unread, row.last.as_ref().map(|record| &record.body[..])), (1, Some(&b"anew"[..])));
+}
+
+/// Seals what there is.
+async fn seal(world: &World) {
+    for shard in world.sequencer.shards() {
+        shard.seal().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_keeps_the_newest_records_and_removes_no_more_than_a_twentieth_of_a_shard_a_day() {
+    let world = World::new().await;
+    let [ann, ben] = world.users(["ann", "ben"]).await;
+    let group = world.group(ann, &[ben]).await;
+    for n in 0..100 {
+        world.say(ann, group, &n.to_string()).await;
+    }
+    let removals = &world.services.removals;
+    let keep = Some(Retention { age_ms: 0, records: 20 });
+    removals.retain(group, keep).await.unwrap();
+    let sweep = async |force| {
+        let swept = removals.sweep(force, Instant::now() + Duration::from_secs(60)).await.unwrap();
+        let of = world.sequencer.shard_of(group).id();
+        let swept = swept.into_iter().find(|swept| swept.shard == of).unwrap();
+        (swept.messages, swept.held_back, swept.complete)
+    };
+    let floor = || world.sequencer.shard_of(group).read(|state, _| state.conversation(group).unwrap().floor().before.0);
+    assert_eq!(sweep(false).await, (0, false, true), "what is not sealed is left alone");
+    seal(&world).await;
+    let stored = world.sequencer.shard_of(group).read(|state, _| state.stored());
+    assert_eq!(stored, 100);
+    let (messages, held_back, _) = sweep(false).await;
+    assert!(held_back && messages > 0 && messages <= 5, "{messages} of {stored}");
+    let mut gone = messages;
+    for _ in 0..5 {
+        gone += sweep(false).await.0;
+    }
+    assert_eq!(gone, 5, "of {stored}, however often it is tried");
+    assert_eq!(floor(), 7, "the membership record and five messages");
+    let (messages, held_back, complete) = sweep(true).await;
+    assert_eq!((gone + messages, held_back, complete), (80, false, true));
+    assert_eq!(floor(), 82, "records 82 to 101 are the newest 20");
+    assert_eq!(sweep(true).await, (0, false, true));
+    removals.retain(group, Some(Retention::default())).await.unwrap();
+    assert_eq!(sweep(true).await, (0, false, true), "everything is kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_by_age_removes_what_is_older_than_the_logs_time_says() {
+    let world = World::new().await;
+    let [ann, ben] = world.users(["ann", "ben"]).await;
+    let (group, other) = (world.group(ann, &[ben]).await, world.group(ann, &[ben]).await);
+    let mut times = Vec::new();
+    for n in 0..40 {
+        let seq = world.say(ann, group, &n.to_string()).await;
+        world.say(ann, other, "kept").await;
+        let shard = world.sequencer.shard_of(group);
+        times.push(shard.history(group, seq, seq, 1, usize::MAX).await.unwrap()[0].head.time.0);
+        // Log time is in milliseconds.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    seal(&world).await;
+    let removals = &world.services.removals;
+    let age_ms = times[39] - times[20];
+    removals.retain(group, Some(Retention { age_ms, records: 0 })).await.unwrap();
+    removals.sweep(true, Instant::now() + Duration::from_secs(60)).await.unwrap();
+    let row = |conversation| {
+        let shard = world.sequencer.shard_of(conversation);
+        shard.read(|state, _| (state.conversation(conversation).unwrap().floor(), state.time().0))
+    };
+    let (floor, now) = row(group);
+    assert!(floor.before.0 > 20, "{floor:?}");
+    assert!(floor.time.0 < now - age_ms, "nothing younger went");
+    let oldest =
+        world.sequencer.shard_of(group).history(group, floor.before, floor.before, 1, usize::MAX).await.unwrap();
+    assert!(oldest.first().is_none_or(|record| record.head.time.0 > floor.time.0));
+    assert_eq!(row(other).0.before, SeqId(0));
 }

@@ -10,7 +10,7 @@ use logstore::id::{ClientMsgId, ConversationId, Ordinal, SeqId, ServerMsgId, Sha
 
 use super::{
     CompactPlan, Conversation, Erasure, Error, Group, HistoryPage, Member, MemberPage, Membership, Outgoing, Probe,
-    Recalled, Receipt, Record, Refusal, SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
+    Recalled, Receipt, Record, Refusal, SealedShard, SendOutcome, Shard, Step, Stored, SweptShard, Tokens, User,
 };
 use crate::wire::proto;
 
@@ -91,6 +91,16 @@ impl From<proto::Recalled> for Recalled {
             sender: UserId(recalled.sender),
             by_operator: recalled.by_operator,
         }
+    }
+}
+
+impl TryFrom<proto::SweptShard> for SweptShard {
+    type Error = Error;
+
+    fn try_from(swept: proto::SweptShard) -> Result<SweptShard, Error> {
+        let shard = u16::try_from(swept.shard).map_err(|_| Error::Protocol(format!("shard {}", swept.shard)))?;
+        let proto::SweptShard { trims, messages, held_back, complete, .. } = swept;
+        Ok(SweptShard { shard: ShardId(shard), trims, messages, held_back, complete })
     }
 }
 

@@ -35,5 +35,5 @@ pub use session::{Session, SessionOptions, SessionSender, Ticket, TokenSource};
 pub use tls::Tls;
 pub use types::{
     CompactPlan, Conversation, Erasure, Group, HistoryPage, HistoryQuery, Member, MemberPage, Membership, Outgoing,
-    Probe, Recalled, Receipt, Record, SealedShard, SendOutcome, Shard, Step, Stored, Tokens, User,
+    Probe, Recalled, Receipt, Record, SealedShard, SendOutcome, Shard, Step, Stored, SweptShard, Tokens, User,
 };

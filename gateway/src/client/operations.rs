@@ -9,7 +9,7 @@ use super::connection::{Connection, Reply};
 use super::convert::{all, conversation_bytes, refusals, send_outcomes};
 use super::{
     CompactPlan, Conversation, Erasure, Error, Group, HistoryPage, HistoryQuery, MemberPage, MessageClock, Outgoing,
-    Probe, Refusal, SealedShard, SendOutcome, Shard, Tokens, User,
+    Probe, Refusal, SealedShard, SendOutcome, Shard, SweptShard, Tokens, User,
 };
 use crate::wire::operation::Operation;
 use crate::wire::{frame, proto};
@@ -319,6 +319,12 @@ impl Connection {
     /// The erasures that are not done.
     pub async fn list_erasures(&self) -> Result<Vec<Erasure>, Error> {
         all(self.call::<proto::Erasures>(Operation::ListErasures, &proto::ListErasures {}).await?.erasures)
+    }
+
+    /// Trims what need not be kept, for some seconds at most; forced: however much it is.
+    pub async fn sweep(&self, force: bool, within: Duration) -> Result<Vec<SweptShard>, Error> {
+        let body = proto::Sweep { force, within_ms: within.as_millis() as u64 };
+        all(self.call::<proto::SweptShards>(Operation::Sweep, &body).await?.shards)
     }
 
     /// The merges and rewrites that are due; begins everything that waits to be dropped, if asked to.

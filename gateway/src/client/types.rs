@@ -125,6 +125,21 @@ pub struct Recalled {
     pub by_operator: bool,
 }
 
+/// What retention has removed of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SweptShard {
+    /// The shard.
+    pub shard: ShardId,
+    /// Trims.
+    pub trims: u64,
+    /// Messages removed.
+    pub messages: u64,
+    /// Whether more was to go than may go in a day.
+    pub held_back: bool,
+    /// Whether everything was looked at; else time was over.
+    pub complete: bool,
+}
+
 /// Segments of a shard that become one, or one that is written once more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompactPlan {

@@ -14,6 +14,7 @@ impl Config {
         self.check_roles()?;
         self.check_addresses()?;
         self.check_sizes()?;
+        self.check_retention()?;
         self.check_auth()?;
         self.check_log()?;
         self.check_limits()
@@ -49,6 +50,12 @@ impl Config {
                 self.listen
             )
         })
+    }
+
+    fn check_retention(&self) -> Result<(), Fault> {
+        let retention = &self.retention;
+        require(retention.days <= 36_500, "retention.days", || "must be at most 36500".into())?;
+        require(retention.every.0.as_secs() >= 1, "retention.every", || "must be at least 1s".into())
     }
 
     fn check_sizes(&self) -> Result<(), Fault> {

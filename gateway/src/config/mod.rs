@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fanout::Limits;
+use fanout::service::RetentionPolicy;
 use logstore::JournalOptions;
+use sequencer::Retention;
 use serde::{Deserialize, Serialize};
 
 mod check;
@@ -46,6 +48,8 @@ pub struct Config {
     pub journal: JournalConfig,
     /// Shards and their proposers.
     pub sequencer: SequencerConfig,
+    /// What conversations keep.
+    pub retention: RetentionConfig,
     /// Keys, tokens, registration.
     pub auth: AuthConfig,
     /// What is written to stderr.
@@ -123,6 +127,26 @@ pub struct SequencerConfig {
     pub drop_within: Span,
     /// Bytes of sealed blocks kept in memory, all shards together.
     pub block_cache_bytes: Size,
+}
+
+/// `[retention]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Days that records are kept; 0: for ever.
+    pub days: u64,
+    /// Newest records of a conversation that stay; 0: no matter how many.
+    pub records: u64,
+    /// How often what need not be kept is trimmed.
+    pub every: Span,
+}
+
+impl RetentionConfig {
+    /// The same for the services.
+    pub fn policy(&self) -> RetentionPolicy {
+        let age_ms = self.days.saturating_mul(24 * 3600 * 1000);
+        RetentionPolicy { default: Retention { age_ms, records: self.records }, every: self.every.0 }
+    }
 }
 
 /// `[auth]`.
@@ -222,6 +246,7 @@ impl Default for Config {
                 drop_within: Span(Duration::from_secs(24 * 3600)),
                 block_cache_bytes: Size(256 << 20),
             },
+            retention: RetentionConfig { days: 0, records: 0, every: Span(Duration::from_secs(3600)) },
             auth: AuthConfig {
                 token_key_file: PathBuf::new(),
                 retired_token_key_file: PathBuf::new(),

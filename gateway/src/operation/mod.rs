@@ -73,6 +73,7 @@ async fn answer(gateway: &Arc<Gateway>, caller: Caller, operation: Operation, bo
         Operation::EraseUser => removal::erase_user(gateway, body).await,
         Operation::ListErasures => removal::list_erasures(gateway),
         Operation::Compact => removal::compact(gateway, body).await,
+        Operation::Sweep => removal::sweep(gateway, body).await,
         Operation::Probe => admin::probe(gateway).await,
         Operation::OpenExport => export::open(gateway, body).await,
         Operation::ListExport => export::list(gateway, body),

@@ -1,5 +1,7 @@
 //! Recall, trims, retention, erasure.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use fanout::{Code, Fault};
 use logstore::id::{SeqId, UserId};
@@ -11,6 +13,9 @@ use super::{Answer, encode, parse};
 use crate::connection::Caller;
 use crate::session::{Gateway, Role};
 use crate::wire::{convert, proto};
+
+/// A sweep answers before its request is given up.
+const SWEEP_WITHIN: Duration = Duration::from_secs(8);
 
 pub(super) async fn recall(gateway: &Gateway, caller: Caller, body: Bytes) -> Answer {
     let request: proto::Recall = parse(body)?;
@@ -56,6 +61,13 @@ pub(super) async fn erase_user(gateway: &Gateway, body: Bytes) -> Answer {
 pub(super) fn list_erasures(gateway: &Gateway) -> Answer {
     let pending = gateway.services().removals.erasures();
     Ok(encode(&proto::Erasures { erasures: pending.iter().map(convert::erasure).collect() }))
+}
+
+pub(super) async fn sweep(gateway: &Gateway, body: Bytes) -> Answer {
+    let request: proto::Sweep = parse(body)?;
+    let within = Duration::from_millis(request.within_ms).min(SWEEP_WITHIN);
+    let swept = gateway.services().removals.sweep(request.force, Instant::now() + within).await?;
+    Ok(encode(&proto::SweptShards { shards: swept.iter().map(convert::swept).collect() }))
 }
 
 pub(super) async fn compact(gateway: &Gateway, body: Bytes) -> Answer {

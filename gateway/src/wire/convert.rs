@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanout::service::{ConversationSummary, ErasureStatus, MembersPage};
+use fanout::service::{ConversationSummary, ErasureStatus, MembersPage, Swept};
 use fanout::{Code, Fault};
 use logstore::id::{ClientMsgId, ConversationId, LogIndex, SeqId, ShardId, UserId};
 use logstore::{BodyPlace, Manifest};
@@ -97,6 +97,12 @@ pub fn erasure(status: &ErasureStatus) -> proto::Erasure {
         asked_at_ms: status.erasure.asked.0,
         waits_for: status.waits_for.into(),
     }
+}
+
+/// What retention has removed of a shard.
+pub fn swept(swept: &Swept) -> proto::SweptShard {
+    let Swept { shard, trims, messages, held_back, complete } = *swept;
+    proto::SweptShard { shard: slot(shard), trims, messages, held_back, complete }
 }
 
 /// A merge or rewrite that is due.

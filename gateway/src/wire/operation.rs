@@ -113,5 +113,7 @@ table! {
         ListErasures = 923, "admin.list_erasures";
         /// `Compact` → `CompactPlans` that are due; to begin them is not to wait for them.
         Compact = 924, "admin.compact";
+        /// `Sweep` → `SweptShards`.
+        Sweep = 925, "admin.sweep";
     }
 }

@@ -1,5 +1,7 @@
 //! `skein conversation`: how long a conversation keeps its records.
 
+use std::time::{Duration, Instant};
+
 use clap::{ArgGroup, Args};
 use gateway::client::Retention;
 use logstore::id::{ConversationId, SeqId};
@@ -11,6 +13,8 @@ use crate::exit::Failure;
 use crate::output::{Globals, Printer, Row};
 use crate::user::parse_id;
 
+/// How long one request may take.
+const SWEEP_WITHIN: Duration = Duration::from_secs(5);
 /// Milliseconds of a day.
 const DAY_MS: u64 = 24 * 3600 * 1000;
 
@@ -84,6 +88,63 @@ impl Row for RetainRow {
             _ => "everything".into(),
         };
         vec![self.conversation.clone(), keeps]
+    }
+}
+
+/// Arguments of `sweep`.
+#[derive(Args)]
+pub struct SweepArgs {
+    /// Also more than 5 % of a shard's messages in a day
+    #[arg(long)]
+    force: bool,
+    /// How long to go on
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Serialize)]
+struct SweptRow {
+    shard: u16,
+    trims: u64,
+    messages: u64,
+    held_back: bool,
+}
+
+impl Row for SweptRow {
+    const COLUMNS: &'static [&'static str] = &["shard", "trims", "messages removed", "held back"];
+
+    fn cells(&self) -> Vec<String> {
+        let held_back = if self.held_back { "yes" } else { "no" };
+        vec![self.shard.to_string(), self.trims.to_string(), self.messages.to_string(), held_back.into()]
+    }
+}
+
+/// Trims what need not be kept, in as many requests as it takes.
+pub async fn sweep(args: SweepArgs, globals: &Globals, printer: &mut Printer) -> Result<(), Failure> {
+    let (connection, _) = connect(&args.admin, globals).await?;
+    let until = Instant::now() + args.timeout;
+    let mut rows: Vec<SweptRow> = Vec::new();
+    loop {
+        let swept = connection.sweep(args.force, SWEEP_WITHIN).await?;
+        for one in &swept {
+            let shard = one.shard.0;
+            match rows.iter_mut().find(|row| row.shard == shard) {
+                Some(row) => {
+                    row.trims += one.trims;
+                    row.messages += one.messages;
+                    row.held_back = one.held_back;
+                }
+                None => {
+                    let (trims, messages, held_back) = (one.trims, one.messages, one.held_back);
+                    rows.push(SweptRow { shard, trims, messages, held_back });
+                }
+            }
+        }
+        if swept.iter().all(|one| one.complete) || Instant::now() >= until {
+            return printer.list(&rows);
+        }
     }
 }
 

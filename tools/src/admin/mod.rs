@@ -67,6 +67,10 @@ enum ConversationCommand {
         skein conversation retain 80000000000000000000000000000007 --count 10000 --admin-key admin.pem\n  \
         skein conversation retain 80000000000000000000000000000007 --off --data-dir ./skein-data")]
     Retain(conversation::RetainArgs),
+    /// Trim now what conversations need not keep
+    #[command(after_help = "Examples:\n  skein conversation sweep --data-dir ./skein-data\n  \
+        skein conversation sweep --force --data-dir ./skein-data -o json")]
+    Sweep(conversation::SweepArgs),
 }
 
 /// Arguments of `skein token`.
@@ -122,6 +126,7 @@ pub fn run_conversation(args: ConversationArgs, globals: &Globals) -> Outcome {
     let mut printer = Printer::new(globals);
     match args.command {
         ConversationCommand::Trim(args) => block_on(conversation::trim(args, globals, &mut printer)),
+        ConversationCommand::Sweep(args) => block_on(conversation::sweep(args, globals, &mut printer)),
         ConversationCommand::Retain(args) => block_on(conversation::retain(args, globals, &mut printer)),
     }
 }
