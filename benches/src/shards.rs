@@ -43,6 +43,12 @@ impl ScaledClock {
         Arc::new(ScaledClock { began: Instant::now(), scale, ahead_ms: AtomicU64::new(0) })
     }
 
+    /// Puts it forward, if need be, to what a log has reached.
+    fn reach(&self, time: TimeMs) {
+        let behind = time.0.saturating_sub(self.now().0);
+        self.ahead_ms.fetch_add(behind, Ordering::Relaxed);
+    }
+
     /// Puts it forward.
     pub fn skip(&self, time: Duration) {
         self.ahead_ms.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
@@ -97,6 +103,8 @@ impl Shards {
         let journal = Journal::open(disk, journal_options, dies).expect("a journal that opens");
         let opened = Sequencer::open(sequencer_options(options), journal.clone(), clock.clone());
         let sequencer = runtime.block_on(opened).expect("shards that open");
+        // An earlier life may have put its clock forward.
+        sequencer.shards().iter().for_each(|shard| clock.reach(shard.read(|state, _| state.time())));
         Shards { runtime, journal, sequencer, options: options.clone(), written, clock: clock.clone() }
     }
 

@@ -16,6 +16,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
+/// A key of the configuration, and its value.
+pub type Setting = (&'static str, &'static str);
+
 /// A dev node in a process group of its own, so that Ctrl-C reaches only who started it. Dropping it kills it.
 pub struct ChildNode {
     child: Child,
@@ -29,7 +32,12 @@ pub struct ChildNode {
 
 impl ChildNode {
     /// Starts `skein server --dev` and waits until it is ready.
-    pub fn start(data_dir: &Path, listen: SocketAddr, http: SocketAddr) -> anyhow::Result<ChildNode> {
+    pub fn start(
+        data_dir: &Path,
+        listen: SocketAddr,
+        http: SocketAddr,
+        settings: &[Setting],
+    ) -> anyhow::Result<ChildNode> {
         std::fs::create_dir_all(data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
         // What is meant for another node, or for commands that ask one, does not configure this one.
@@ -40,6 +48,7 @@ impl ChildNode {
             .args(["server", "--dev", "--data-dir"])
             .arg(data_dir)
             .args(["--listen", &listen.to_string(), "--http", &http.to_string()])
+            .args(settings.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]))
             .stdin(Stdio::null())
             .stdout(log_file(data_dir)?)
             .stderr(log_file(data_dir)?)

@@ -2,16 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::child::{ChildNode, free_port};
+use super::child::{ChildNode, Setting, free_port};
 
 /// What the shell calls a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: i32 = 130;
+
+/// How many nodes of this process are running: who stops the last one ends the process.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
 
 /// A node that runs beside this process.
 pub struct LocalNode {
@@ -37,6 +40,16 @@ struct Running {
 impl LocalNode {
     /// Starts one, in a temporary directory unless one is given, on these ports where they are free.
     pub fn start(data_dir: Option<&Path>, port: Option<u16>, http_port: Option<u16>) -> anyhow::Result<LocalNode> {
+        LocalNode::start_with(data_dir, port, http_port, &[])
+    }
+
+    /// The same, with other settings than a dev node has.
+    pub fn start_with(
+        data_dir: Option<&Path>,
+        port: Option<u16>,
+        http_port: Option<u16>,
+        settings: &[Setting],
+    ) -> anyhow::Result<LocalNode> {
         let temporary = match data_dir {
             Some(_) => None,
             None => Some(tempfile::Builder::new().prefix("skein-").tempdir()?),
@@ -46,10 +59,11 @@ impl LocalNode {
             (None, Some(made)) => made.path().join("data"),
             (None, None) => std::env::temp_dir(),
         };
-        let node = ChildNode::start(&data_dir, free_port(port)?, free_port(http_port)?)?;
+        let node = ChildNode::start(&data_dir, free_port(port)?, free_port(http_port)?, settings)?;
         let (listen, http, pid) = (node.listen, node.http, node.pid());
         let running = Arc::new(Mutex::new(Some(Running { node, _temporary: temporary })));
         let local = LocalNode { listen, http, data_dir, pid, running, idle: Arc::default() };
+        RUNNING.fetch_add(1, Ordering::SeqCst);
         local.stop_on_signals()?;
         Ok(local)
     }
@@ -92,7 +106,9 @@ impl LocalNode {
                 eprintln!("skein: {error:#}");
             }
             let code = if idle.load(Ordering::Relaxed) { i32::from(drained.is_err()) } else { EXIT_INTERRUPTED };
-            std::process::exit(code);
+            if RUNNING.load(Ordering::SeqCst) == 0 {
+                std::process::exit(code);
+            }
         });
         Ok(())
     }
@@ -101,11 +117,17 @@ impl LocalNode {
 impl Drop for LocalNode {
     fn drop(&mut self) {
         // Killed, not drained: whoever wants more calls `drain`.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if self.running.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            RUNNING.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
 fn drain(running: &Mutex<Option<Running>>) -> anyhow::Result<()> {
     let taken = running.lock().unwrap_or_else(PoisonError::into_inner).take();
-    taken.map_or(Ok(()), |running| running.node.drain())
+    taken.map_or(Ok(()), |running| {
+        let drained = running.node.drain();
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+        drained
+    })
 }

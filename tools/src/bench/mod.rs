@@ -9,6 +9,7 @@ use crate::exit::Outcome;
 use crate::output::Globals;
 
 pub mod accounts;
+mod background;
 mod child;
 mod cpu;
 mod floors;
@@ -24,7 +25,9 @@ mod zipf;
 
 /// Arguments.
 #[derive(ClapArgs)]
-#[command(after_help = "Examples:\n  skein bench send --connections 16 --batch 64 --rate max --seconds 5")]
+#[command(
+    after_help = "Examples:\n  skein bench send --connections 16 --batch 64 --rate max --seconds 5\n  skein bench background --rate 20000 --rounds 5"
+)]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -34,6 +37,8 @@ pub struct Args {
 enum What {
     /// Send and receive messages, every one checked for order, loss and duplicates
     Send(send::Args),
+    /// What sealing, merging and checkpointing do to the latency of sends
+    Background(background::Args),
     /// The receiving half of `bench send`, which starts it
     #[command(hide = true)]
     Receive,
@@ -43,6 +48,7 @@ enum What {
 pub fn run(args: Args, globals: &Globals) -> Outcome {
     match args.what {
         What::Send(args) => send::run(&args, globals),
+        What::Background(args) => background::run(&args, globals),
         What::Receive => Ok(send::run_receiver()?),
     }
 }

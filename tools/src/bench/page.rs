@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::child::get;
 
-/// The counters and gauges of a page: labels added up.
+/// The counters and gauges of a page: each as `name{label="value"}`, and as `name` with labels added up.
 #[derive(Clone, Debug, Default)]
 pub struct Page(BTreeMap<String, f64>);
 
@@ -21,9 +21,13 @@ impl Page {
             let Some((name, value)) = line.rsplit_once(' ') else { continue };
             let Ok(value) = value.parse::<f64>() else { continue };
             // Quantiles of summaries do not add up.
-            if !name.contains("quantile=") {
-                *values.entry(name.split('{').next().unwrap_or(name).to_owned()).or_insert(0.0) += value;
+            if name.contains("quantile=") {
+                continue;
             }
+            if let Some((bare, _)) = name.split_once('{') {
+                *values.entry(bare.to_owned()).or_insert(0.0) += value;
+            }
+            *values.entry(name.to_owned()).or_insert(0.0) += value;
         }
         Page(values)
     }
@@ -48,6 +52,7 @@ mod tests {
         let before = Page::parse("# TYPE a counter\na{shard=\"1\"} 2\na{shard=\"2\"} 3\n");
         let after = Page::parse("a{shard=\"1\"} 4\na{shard=\"2\"} 3.5\nb{quantile=\"0.5\"} 9\nb_sum 1e3\nnonsense\n");
         assert_eq!(after.since(&before, "a"), Some(2.5));
+        assert_eq!(after.since(&before, "a{shard=\"1\"}"), Some(2.0));
         assert_eq!((after.get("b"), after.get("b_sum")), (None, Some(1000.0)));
     }
 }

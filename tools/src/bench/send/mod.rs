@@ -22,7 +22,8 @@ use crate::output::{Format, Globals};
 use crate::replay::resolve;
 use plan::{Order, ReceiverPlan, Texts, Window};
 use receiver::{ReceiverReport, Said};
-use report::{CpuReport, Floors, JournalReport, Report};
+pub use report::Report;
+use report::{CpuReport, Floors, JournalReport};
 use sender::{Load, Senders};
 use setup::Cast;
 
@@ -42,6 +43,28 @@ pub use receiver::run as run_receiver;
 const CLOSED_WINDOW: usize = 4;
 /// And when it is open: more would only measure the queue.
 const OPEN_WINDOW: usize = 64;
+
+/// Milliseconds between receipts.
+const RECEIPTS_MS: u64 = 100;
+
+/// A load whose rate does not depend on the server.
+#[derive(Clone, Debug)]
+pub struct OpenLoop {
+    /// Half send, half receive.
+    pub connections: usize,
+    /// Messages in a frame.
+    pub batch: usize,
+    /// Messages a second over all connections.
+    pub rate: f64,
+    /// Seconds measured.
+    pub seconds: f64,
+    /// Seconds of load before.
+    pub warmup: f64,
+    /// Conversations of two.
+    pub conversations: usize,
+    /// Texts are drawn from this file.
+    pub texts: Option<PathBuf>,
+}
 
 /// Arguments.
 #[derive(ClapArgs, Clone, Debug)]
@@ -76,7 +99,7 @@ pub struct Args {
     #[arg(long)]
     window: Option<usize>,
     /// Milliseconds between receipts of a receiver; 0: none
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = RECEIPTS_MS)]
     receipts_ms: u64,
     /// HTTP address of a server named with --server, for its journal's figures
     #[arg(long, value_name = "ADDR")]
@@ -95,7 +118,30 @@ pub fn run(args: &Args, globals: &Globals) -> Outcome {
     if report.is_clean() { Ok(()) } else { Err(Failure::Mismatch("the checker found faults (see the figures)".into())) }
 }
 
+/// Runs a load on a node of this process; tells, does not print.
+pub fn on_node(args: &Args, globals: &Globals, node: &LocalNode) -> Result<Report, Failure> {
+    measure(args, args.load()?, &Target::of(globals, node))
+}
+
 impl Args {
+    /// An open loop with the usual window and receipts.
+    pub fn open_loop(of: OpenLoop) -> Args {
+        let OpenLoop { connections, batch, rate, seconds, warmup, conversations, texts } = of;
+        Args {
+            connections,
+            batch,
+            rate: rate.to_string(),
+            seconds,
+            warmup,
+            conversations,
+            texts,
+            window: None,
+            receipts_ms: RECEIPTS_MS,
+            http: None,
+            admin: AdminArgs { data_dir: None, admin_key: None },
+        }
+    }
+
     fn load(&self) -> Result<Load, Failure> {
         let usage = |what: &str| Err(Failure::Usage(what.into()));
         if self.connections < 2 || self.batch == 0 || self.window == Some(0) {
@@ -141,14 +187,20 @@ impl Target {
             return Ok(Target { globals, admin, http: args.http, pid, dir, _node: None });
         }
         let node = LocalNode::start(None, None, None)?;
-        Ok(Target {
+        let target = Target::of(&globals, &node);
+        Ok(Target { _node: Some(node), ..target })
+    }
+
+    /// A node of this process, whose end is somebody else's to choose.
+    fn of(globals: &Globals, node: &LocalNode) -> Target {
+        Target {
             globals: globals.with_local(node.listen),
             admin: AdminArgs { data_dir: Some(node.data_dir.clone()), admin_key: None },
             http: Some(node.http),
             pid: Some(node.pid),
             dir: node.data_dir.clone(),
-            _node: Some(node),
-        })
+            _node: None,
+        }
     }
 
     fn page(&self) -> Page {
