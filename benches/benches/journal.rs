@@ -4,22 +4,62 @@
 //! thread and the frames. `group` keeps a second block's worth of appends queued while the first is synced, as under
 //! load: the gate is 1.5 times the floor. `group` cuts its block into 16 appends over 4 shards.
 //!
+//! Before all that: appends of 200 bytes as many at once as fill blocks of some size, beside a bare loop whose blocks have the
+//! size that the journal's then had, in turn. Gate: 60 % of the loop's bytes a second.
+//!
 //! Files lie under cargo's target directory; set `CARGO_TARGET_DIR` to measure another disk.
 
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use logstore::id::{LogId, LogIndex, NodeId, ShardId, Term};
+use logstore::io::{Disk, Part, Written};
 use logstore::{Entry, EntryKind, Executor, Journal, JournalOptions};
 
 const FILE_BYTES: u64 = 64 << 20;
 const SIZES: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
 const SHARDS: u16 = 4;
 const APPENDS_PER_BLOCK: usize = 16;
+
+const SMALL_BYTES: usize = 200;
+/// Each round of the one and of the other.
+const ROUND: Duration = Duration::from_secs(1);
+const ROUNDS: usize = 5;
+
+/// Appends of 200 bytes beside the bare loop.
+fn small_appends(_: &mut Criterion) {
+    for bytes in SIZES {
+        let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the target directory can be written");
+        let written = Arc::new(Written::default());
+        let disk = logstore::io::counted(logstore::io::real(root.path()), written.clone());
+        let mut load = Load::on(disk);
+        let (mut ratios, mut rates, mut blocks) = (Vec::new(), Vec::new(), 0.0);
+        for _ in 0..ROUNDS {
+            let before = (written.bytes(Part::JournalBlocks), written.writes(Part::JournalBlocks));
+            let rate = load.small(bytes);
+            let grew = (written.bytes(Part::JournalBlocks) - before.0, written.writes(Part::JournalBlocks) - before.1);
+            blocks = grew.0 as f64 / grew.1.max(1) as f64;
+            let bare = Bare::new(root.path(), (blocks as usize).next_multiple_of(4096)).rate();
+            rates.push(rate);
+            ratios.push(rate / bare);
+        }
+        let [ratio, rate] = [ratios, rates].map(|mut all| {
+            all.sort_by(f64::total_cmp);
+            all[ROUNDS / 2]
+        });
+        println!(
+            "journal/appends of {SMALL_BYTES} B, {bytes} B at once: {:.0} MB/s of them durable in blocks of {:.0} KiB; {ratio:.2} of a bare \
+             loop's bytes (median of {ROUNDS} rounds, gate 0.60)",
+            rate / 1e6,
+            blocks / 1024.0,
+        );
+    }
+}
 
 fn journal(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("journal");
@@ -40,19 +80,31 @@ fn journal(criterion: &mut Criterion) {
 
 /// Writes and syncs through a file whose bytes are all written already, over and over.
 struct Bare {
-    file: std::sync::Arc<dyn logstore::io::DataFile>,
+    file: Arc<dyn logstore::io::DataFile>,
     block: Vec<u8>,
     offset: u64,
 }
 
 impl Bare {
     fn new(root: &Path, bytes: usize) -> Bare {
-        let file = logstore::io::real(root).create("bare").expect("a new file");
+        let disk = logstore::io::real(root);
+        let _ = disk.remove("bare");
+        let file = disk.create("bare").expect("a new file");
         for offset in (0..FILE_BYTES).step_by(1 << 20) {
             file.write_at(&vec![0; 1 << 20], offset).expect("room for the file");
         }
         file.sync_data().expect("a sync");
         Bare { file, block: vec![7; bytes], offset: 0 }
+    }
+
+    /// Bytes a second.
+    fn rate(&mut self) -> f64 {
+        let (began, mut blocks) = (Instant::now(), 0);
+        while began.elapsed() < ROUND {
+            self.commit();
+            blocks += 1;
+        }
+        (blocks * self.block.len()) as f64 / began.elapsed().as_secs_f64()
     }
 
     fn commit(&mut self) {
@@ -75,6 +127,10 @@ struct Load {
 
 impl Load {
     fn new(root: &Path) -> Load {
+        Load::on(logstore::io::real(root))
+    }
+
+    fn on(disk: Arc<dyn Disk>) -> Load {
         let options = JournalOptions {
             file_bytes: FILE_BYTES,
             tail_cache_bytes: 32 << 20,
@@ -82,7 +138,7 @@ impl Load {
             ..JournalOptions::default()
         };
         let dies = Box::new(|error: &logstore::Error| panic!("{error}"));
-        let journal = Journal::open(logstore::io::real(root), options, dies).expect("a new journal");
+        let journal = Journal::open(disk, options, dies).expect("a new journal");
         let (told, durable) = channel();
         Load { journal, payload: Bytes::from(vec![7; 256 << 10]), last: Default::default(), told, durable, appended: 0 }
     }
@@ -114,6 +170,24 @@ impl Load {
         }
     }
 
+    /// Appends of 200 bytes for a round, a next block's worth queued while one is synced; bytes of them a second.
+    fn small(&mut self, bytes: usize) -> f64 {
+        let at_once = (bytes / (SMALL_BYTES + 40)).max(1);
+        let (began, mut appends) = (Instant::now(), 0);
+        let mut on_their_way = 0;
+        while began.elapsed() < ROUND {
+            (0..at_once).for_each(|n| self.append(n as u16 % SHARDS, SMALL_BYTES));
+            appends += at_once;
+            on_their_way += at_once;
+            while on_their_way > at_once {
+                self.durable.recv().expect("the journal lives");
+                on_their_way -= 1;
+            }
+        }
+        (0..on_their_way).for_each(|_| self.durable.recv().expect("the journal lives"));
+        (appends * SMALL_BYTES) as f64 / began.elapsed().as_secs_f64()
+    }
+
     /// One append that fills a block of `bytes`, waited for.
     fn lone(&mut self, bytes: usize) {
         self.append(0, bytes - 64 - 40);
@@ -136,5 +210,5 @@ impl Load {
     }
 }
 
-criterion_group!(benches, journal);
+criterion_group!(benches, small_appends, journal);
 criterion_main!(benches);

@@ -103,7 +103,7 @@ impl Parts {
         Parts { most: part, some: (part, 0) }
     }
 
-    /// All bytes are for `most`, but for so many that are for another.
+    /// All bytes are for `most`, but for so many that are for another; `most` is what the write counts for.
     pub fn but(most: Part, bytes: u64, part: Part) -> Parts {
         Parts { most, some: (part, bytes) }
     }
@@ -113,12 +113,18 @@ impl Parts {
 #[derive(Debug, Default)]
 pub struct Written {
     bytes: [AtomicU64; Part::ALL.len()],
+    writes: [AtomicU64; Part::ALL.len()],
 }
 
 impl Written {
     /// Bytes for one part.
     pub fn bytes(&self, part: Part) -> u64 {
         self.bytes[part as usize].load(Ordering::Relaxed)
+    }
+
+    /// Calls that wrote; one for several parts counts for that of most bytes.
+    pub fn writes(&self, part: Part) -> u64 {
+        self.writes[part as usize].load(Ordering::Relaxed)
     }
 
     /// Bytes for all parts.
@@ -135,6 +141,7 @@ impl Written {
 
     fn count(&self, bytes: u64, Parts { most, some: (part, share) }: Parts) {
         let share = share.min(bytes);
+        self.writes[most as usize].fetch_add(1, Ordering::Relaxed);
         self.add(part, share);
         self.add(most, bytes - share);
     }
@@ -268,6 +275,8 @@ mod tests {
         file.write_at(&[2; 5], 0).unwrap();
         let bytes = [Part::JournalZeros, Part::JournalBlocks, Part::JournalCopies].map(|part| written.bytes(part));
         assert_eq!((bytes, written.total()), ([100, 75, 30], 205));
+        let writes = [Part::JournalZeros, Part::JournalBlocks, Part::JournalCopies].map(|part| written.writes(part));
+        assert_eq!(writes, [1, 2, 0]);
         let mut read = [0; 6];
         assert_eq!(file.read_at(&mut read, 0).unwrap(), 6);
         assert_eq!(read, [2, 2, 2, 2, 2, 1]);
