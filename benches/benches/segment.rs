@@ -27,8 +27,8 @@ use logstore::id::{
 use logstore::io::Disk;
 use logstore::merge::{DropRules, MergePolicy, MergeRun};
 use logstore::segment::{
-    BlockCache, BuildOptions, Item, Level, NewSegment, PageEnd, PageRequest, SealedBody, SealedRecord, SegmentInfo,
-    Span,
+    BlockCache, BuildOptions, DeltaRow, Item, Level, NewSegment, PageEnd, PageRequest, SealedBody, SealedRecord,
+    SegmentInfo, Span,
 };
 use logstore::{Checkpoint, RecordKind, SegmentSet};
 
@@ -46,7 +46,9 @@ fn segment(criterion: &mut Criterion) {
         cold(&root.path().join("cold"), &chat, records);
     }
     let even = chat.log(300_000, 20_000);
-    let cases = [("even", &even)].into_iter().chain(chat.real.as_ref().map(|real| ("chat", real)));
+    // A generation of a shard that a million conversations share: hardly two messages of one.
+    let sparse = chat.log(300_000, 1_000_000);
+    let cases = [("even", &even), ("sparse", &sparse)].into_iter().chain(chat.real.as_ref().map(|real| ("chat", real)));
     let mut group = criterion.benchmark_group("segment");
     group.sample_size(10).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(5));
     for (name, items) in cases {
@@ -71,7 +73,11 @@ fn segment(criterion: &mut Criterion) {
     });
     let set = merged(&disk, set);
     group.throughput(Throughput::Elements(1));
-    bench_pages(&mut group, "page/merged", &set);
+    bench_pages(&mut group, "page/merged", &set, 20_000);
+    // Whole pages of 50: the gate's.
+    let disk = logstore::io::real(&root.path().join("long"));
+    let set = merged(&disk, shard(&disk, &chat.log(300_000, 4_000)));
+    bench_pages(&mut group, "page of 50/merged", &set, 4_000);
     group.finish();
 }
 
@@ -79,7 +85,7 @@ type Group<'a> = criterion::BenchmarkGroup<'a, criterion::measurement::WallTime>
 
 fn pages(group: &mut Group<'_>, set: &SegmentSet) {
     group.throughput(Throughput::Elements(1));
-    bench_pages(group, "page/seals", set);
+    bench_pages(group, "page/seals", set, 20_000);
     group.bench_function("head", |bencher| {
         let mut n = 0;
         bencher.iter(|| {
@@ -90,11 +96,11 @@ fn pages(group: &mut Group<'_>, set: &SegmentSet) {
 }
 
 /// The newest page of one conversation after the other; the blocks are in the cache.
-fn bench_pages(group: &mut Group<'_>, name: &str, set: &SegmentSet) {
+fn bench_pages(group: &mut Group<'_>, name: &str, set: &SegmentSet, conversations: u64) {
     let mut n = 0;
     group.bench_function(name, |bencher| {
         bencher.iter(|| {
-            n = (n + 7919) % 20_000;
+            n = (n + 7919) % conversations;
             black_box(set.page(&newest_page(conversation(n))).expect("a page"))
         });
     });
@@ -206,7 +212,20 @@ fn seal(disk: &Arc<dyn Disk>, span: Span, items: &[Item]) -> SegmentInfo {
         heads: None,
         pace: &mut |_| {},
     };
-    logstore::segment::build(new, items.iter().cloned().map(Ok), []).expect("a segment")
+    logstore::segment::build(new, items.iter().cloned().map(Ok), delta(items).map(Ok)).expect("a segment")
+}
+
+/// A row of each conversation, as a generation changes it: in the order of keys, which is not that of records.
+fn delta(items: &[Item]) -> impl Iterator<Item = DeltaRow> {
+    let mut rows: Vec<_> = items.chunk_by(|a, b| a.conversation() == b.conversation()).map(|all| &all[0]).collect();
+    rows.sort_unstable_by_key(|item| item.conversation());
+    rows.into_iter().map(|item| {
+        let key = [&[1][..], &item.conversation().to_bytes()].concat();
+        let mut value = [0; 45];
+        let numbers = [item.first().0, item.ordinal().0, item.index().0, item.time().0];
+        value[..32].as_chunks_mut().0.iter_mut().zip(numbers).for_each(|(at, number)| *at = number.to_le_bytes());
+        DeltaRow { key: key.into(), value: Some(value.to_vec().into()) }
+    })
 }
 
 /// The same log in eight seals.

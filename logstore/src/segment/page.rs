@@ -12,6 +12,9 @@ use super::records::Malformed;
 use crate::Result;
 use crate::id::{ClientMsgId, ConversationId, SeqId, TimeMs, UserId};
 
+/// Room is made at once for a page; what is longer grows.
+const ITEMS_RESERVED_MAX: u64 = 64;
+
 /// At which end of the wanted range a page begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageEnd {
@@ -74,6 +77,11 @@ pub(crate) struct PageFill {
 impl PageFill {
     pub(crate) fn new(bytes_max: usize) -> PageFill {
         PageFill { records: Vec::new(), bytes: 0, bytes_max, complete: None, is_full: false }
+    }
+
+    /// Makes room for so many records.
+    fn reserve(&mut self, records: usize) {
+        self.records.reserve(records);
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -178,7 +186,9 @@ impl Segment {
         for number in (lowest..=highest).rev() {
             let block = self.record_block(number)?;
             let mut run = self.run(row, number, &block, first)?;
-            let mut items = Vec::new();
+            // A range of seqs is not always that long: trimmed ones, and those of other blocks.
+            let wanted = last.0.saturating_sub(first.0).saturating_add(1).min(ITEMS_RESERVED_MAX) as usize;
+            let mut items = Vec::with_capacity(wanted);
             while let Some(item) = run.next().map_err(|Malformed| self.rot_in_block(number))? {
                 if item.first() > last {
                     break;
@@ -187,6 +197,7 @@ impl Segment {
                     items.push(item);
                 }
             }
+            fill.reserve(items.len());
             for item in items.into_iter().rev() {
                 if fill.is_full {
                     return Ok(());
