@@ -17,6 +17,9 @@ use super::{ConversationRow, Floor, MemberRow, MergedSpan, OwnRow, ShardState, k
 use crate::codec::{self, SendView, View};
 use crate::{Applied, Batch, Command, CommittedRecord, Outcome, Refusal, Stored};
 
+/// With so many generations waiting one is folded every 16 entries: faster than any are sealed.
+const FOLD_DOUBLINGS_MAX: usize = 6;
+
 /// Hashes of what a send looks up.
 pub(super) struct SendHashes {
     pub id: u64,
@@ -200,8 +203,18 @@ impl ShardState {
         self.inboxes.freeze();
     }
 
+    /// A generation is folded in about a thousand steps, one an entry: as many entries as it has at least, at the usual sizes.
+    /// Small generations would come faster than they are folded, and every look goes through all that wait: the more
+    /// of them do, the more steps an entry takes.
     fn fold_step(&mut self) {
         let kept = self.frozen_kept();
+        let waiting = self.conversations.layers().saturating_sub(kept + 1);
+        for _ in 0..1 << waiting.min(FOLD_DOUBLINGS_MAX) {
+            self.fold_once(kept);
+        }
+    }
+
+    fn fold_once(&mut self, kept: usize) {
         self.conversations.fold_step(kept);
         self.members.fold_step(kept);
         self.users.fold_step(kept);
@@ -245,4 +258,31 @@ pub(super) fn append(own: &mut OwnRow, row: &mut ConversationRow, accept: Accept
         made_body: accept.made_body,
     });
     Stored { seq: head.seq, server_msg_id, time: head.time, duplicate: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use logstore::id::TimeMs;
+
+    use super::*;
+    use crate::BatchBuilder;
+
+    fn apply(state: &mut ShardState, command: &Command) {
+        let mut builder = BatchBuilder::new();
+        builder.add(command);
+        let payload = builder.finish(TimeMs(1));
+        state.apply(LogIndex(state.applied().0 + 1), &payload);
+    }
+
+    #[test]
+    fn generations_of_a_few_entries_do_not_pile_up() {
+        let mut state = ShardState::new(ShardId(1));
+        let table = vec![(Bucket(0), Bucket(u16::MAX), ShardId(1))];
+        apply(&mut state, &Command::Init { history: HistoryId(1), incarnation: 1, table_epoch: 1, table });
+        for _ in 0..100 {
+            (0..40).for_each(|_| apply(&mut state, &Command::Probe));
+            apply(&mut state, &Command::Seal);
+            assert!(state.conversations.layers() <= 8, "{} layers to look through", state.conversations.layers());
+        }
+    }
 }

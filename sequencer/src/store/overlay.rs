@@ -59,6 +59,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Table<K, V> {
         self.len == 0
     }
 
+    /// How many frozen generations there are: each is one more place to look.
+    pub(crate) fn layers(&self) -> usize {
+        self.frozen.len()
+    }
+
     /// A key's hash, for the looks that take one.
     pub fn hash(&self, key: &K) -> u64 {
         self.hasher.hash_one(key)
