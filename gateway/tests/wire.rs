@@ -17,6 +17,7 @@ use logstore::{BodyPlace, RecordHead, RecordKind};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
+use sequencer::state::RecallBody;
 use sequencer::{Record, Stored};
 
 const LIMIT: usize = frame::CLIENT_FRAME_BYTES_MAX;
@@ -150,6 +151,26 @@ proptest! {
             expected.records.push(convert::record(&Record { head, body: body.into() }));
         }
         prop_assert_eq!(&ours[..], &expected.encode_to_vec()[..]);
+    }
+
+    #[test]
+    fn what_is_removed_and_what_recalls_is_written_as_prost_writes_it(
+        head in head(), seq in any::<u64>(), ordinal in any::<u64>(), sender in any::<u64>(), by_operator in any::<bool>(),
+    ) {
+        let (seq, ordinal, sender) = (SeqId(seq), Ordinal(ordinal), UserId(sender));
+        let body = RecallBody { seq, ordinal, sender, by_operator }.encode();
+        let recall = (RecordHead { kind: RecordKind::RECALL, body: BodyPlace::Made, ..head }, body);
+        let removed = (RecordHead { kind: RecordKind::TEXT, body: BodyPlace::Removed, ..head }, Bytes::new());
+        let mut ours = BytesMut::new();
+        let mut expected = proto::Deliver::default();
+        for (head, body) in [recall, removed] {
+            record::put_element(&mut ours, &head, &body);
+            expected.records.push(convert::record(&Record { head, body }));
+        }
+        prop_assert_eq!(&ours[..], &expected.encode_to_vec()[..]);
+        let told = expected.records[0].recalled.unwrap();
+        prop_assert_eq!((told.seq_id, told.ordinal, told.sender, told.by_operator), (seq.0, ordinal.0, sender.0, by_operator));
+        prop_assert!(!expected.records[0].removed && expected.records[1].removed);
     }
 
     #[test]

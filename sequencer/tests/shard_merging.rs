@@ -130,3 +130,22 @@ async fn a_shard_merges_its_old_segments_and_reads_the_same_before_and_after_and
     assert!(segments < 12, "{segments} of 12 seals");
     story.world.sequencer.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_has_an_idle_shard_merged_now() {
+    let story = Story::begin().await;
+    for _ in 0..8 {
+        story.generation().await;
+    }
+    let before = seen(&story.history().await);
+    story.shard().compact();
+    let deadline = Instant::now() + SOON * 3;
+    while !story.shard().compact_plans().await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "not merged in time: {:?}", story.shard().compact_plans().await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (segments, merged, _) = story.segments();
+    assert!(merged >= 1 && segments <= 8, "{segments} segments, {merged} of them merged");
+    assert_eq!(seen(&story.history().await), before);
+    story.world.sequencer.shutdown().await;
+}

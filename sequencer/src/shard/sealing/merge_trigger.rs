@@ -66,7 +66,9 @@ pub(crate) async fn run(shard: Arc<Shard>, when: MergeWhen) {
 async fn next(shard: &Shard, rewrites: &mut Rewrites, when: &MergeWhen) -> Vec<Command> {
     let merge = shard.read(|state, records| due(state, records.sealed().manifest(), &when.policy));
     if let Some(merge) = merge {
-        return vec![merge];
+        // Whoever waits for it does not wait for the next Seal as well.
+        let seal = shard.core.sealing().is_compacting().then_some(Command::Seal);
+        return [merge].into_iter().chain(seal).collect();
     }
     match rewrites.due(shard, when.clock.now()).await {
         Ok(commands) => commands,

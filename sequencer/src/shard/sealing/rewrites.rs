@@ -43,13 +43,13 @@ impl Rewrites {
         self.look(shard).await?;
         let sealing = shard.core.sealing();
         let is_forced = sealing.is_compacting();
-        if is_forced && self.waiting.is_empty() {
-            sealing.compacted();
-        }
         let old = TimeMs(now.0.saturating_sub(self.drop_within.as_millis() as u64));
         let is_due = |waiting: &&Waiting| waiting.erasure || is_forced || waiting.since <= old;
         let due: Vec<&Waiting> = self.waiting.iter().filter(is_due).take(AT_ONCE).collect();
-        Ok(commands(shard, &due))
+        if is_forced && due.is_empty() && !is_under_way(shard) {
+            sealing.compacted();
+        }
+        Ok(commands(shard, &due, is_forced))
     }
 
     async fn look(&mut self, shard: &Shard) -> Result<()> {
@@ -87,9 +87,14 @@ pub(super) fn waiting_of(core: &ShardCore) -> Result<(Vec<Waiting>, LogIndex)> {
     Ok((drops::waiting(&set, &layout, &of_user)?, upto))
 }
 
+/// Whether there are plans that are not carried out.
+fn is_under_way(shard: &Shard) -> bool {
+    shard.read(|state, records| merge::missing(state.layout(), records.sealed().manifest()).next().is_some())
+}
+
 /// The same segments once more, less all that was sealed by now; if plans are under way, nothing but what lets them be carried out.
-fn commands(shard: &Shard, due: &[&Waiting]) -> Vec<Command> {
-    if due.is_empty() {
+fn commands(shard: &Shard, due: &[&Waiting], is_forced: bool) -> Vec<Command> {
+    if due.is_empty() && !is_forced {
         return Vec::new();
     }
     shard.read(|state, records| {
@@ -98,6 +103,9 @@ fn commands(shard: &Shard, due: &[&Waiting]) -> Vec<Command> {
         let mut missing = merge::missing(state.layout(), manifest).peekable();
         if missing.peek().is_some() {
             return if missing.all(|span| span.asked_at > known) { vec![Command::Seal] } else { Vec::new() };
+        }
+        if due.is_empty() {
+            return Vec::new();
         }
         let drops = SegmentOrdinal(state.generation() - 1);
         let rewrite = |waiting: &&Waiting| {
