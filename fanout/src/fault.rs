@@ -101,6 +101,8 @@ codes! {
     Draining = 404, "draining";
     /// The shard did not answer in time; the outcome is unknown: retry under the same id.
     Timeout = 405, "timeout";
+    /// The log here is damaged: the node serves what is sound of it, and takes nothing new.
+    ReadOnly = 406, "read_only";
     /// Something of ours failed.
     Internal = 500, "internal";
     /// What is asked for lies in a part of the log that is damaged; the rest is served.

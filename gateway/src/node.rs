@@ -18,11 +18,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::NodeTokens;
 use crate::config::{Config, Registration};
-use crate::data_dir::{DataDir, Identity, owner_of_this_process};
+use crate::data_dir::{DataDir, HeldDataDir, Identity, owner_of_this_process};
 use crate::http::{self, Pages, Readiness, Status, StatusQuery};
 use crate::session::Gateway;
 
+mod around;
 mod error;
 mod keys;
 mod port;
@@ -49,7 +51,30 @@ pub struct Node {
     front: Front,
     accepting: JoinHandle<()>,
     // Last: fields are dropped in order, and the lock is given up when everything else is gone.
-    lock: DataDir,
+    lock: Held,
+}
+
+/// How a node holds its data directory.
+enum Held {
+    /// Nobody else may look.
+    Alone(DataDir),
+    /// Nothing is changed: others may look, too.
+    Shared(#[expect(dead_code, reason = "held until it is dropped")] HeldDataDir),
+}
+
+/// A node that only lacks its shards.
+struct Ready {
+    config: Config,
+    identity: Identity,
+    lock: Held,
+    tokens: Arc<NodeTokens>,
+    tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
+    client_port: Port,
+    client_addr: SocketAddr,
+    http_addr: SocketAddr,
+    status: Arc<StatusSource>,
+    front: Front,
+    clock: Arc<dyn Clock>,
 }
 
 /// What stores and delivers.
@@ -74,52 +99,27 @@ struct Front {
 impl Node {
     /// Starts everything; returns when the node accepts clients.
     pub async fn start(config: Config) -> Result<Node, StartError> {
-        config
-            .check()
-            .map_err(|(key, why)| StartError::new(format!("key {key:?}: {why}"), "correct the configuration"))?;
+        check(&config)?;
         let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string();
-        let mut lock = DataDir::lock(&config.data_dir, &owner_of_this_process(config.listen, &now))?;
+        let lock = DataDir::lock(&config.data_dir, &owner_of_this_process(config.listen, &now))?;
         // Nothing is made for a node that will not start: mode and keys come before a new identity.
         match lock.known_identity()? {
             Some(identity) => refuse_other_mode(&config, &identity)?,
             None => space::require_room_for_a_new_node(&config)?,
         }
-        let tokens = Arc::new(keys::open(&config)?);
+        let tokens = keys::open(&config)?;
         let identity = lock.identity(config.dev, &now)?;
-        let tls =
-            if config.has_tls() { Some(crate::tls::server_config(&config.tls.cert, &config.tls.key)?) } else { None };
-        let client_port = Port::bind(config.listen, "listen")?;
-        let http_port = Port::bind(config.http, "http")?;
-        let (client_addr, http_addr) = (client_port.addr, http_port.addr);
-        lock.set_owner(&owner_of_this_process(client_addr, &now))?;
-
-        let status = Arc::new(StatusSource::new(&config, &identity, client_addr));
-        let front = Front::open(http_port.listen()?, status.clone());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let limits = Arc::new(config.limits.clone());
+        let mut ready = Ready::new(config, identity, Held::Alone(lock), tokens)?;
+        if let Held::Alone(lock) = &mut ready.lock {
+            lock.set_owner(&owner_of_this_process(ready.client_addr, &now))?;
+        }
         let written = Arc::new(Written::default());
-        let journal = open_journal(&config, written.clone()).await?;
-        let sequencer = Sequencer::open(sequencer_options(&config, &identity), journal.clone(), clock.clone()).await;
-        let sequencer = sequencer.map_err(|error| error::from_sequencer(error, &config.data_dir))?;
-        let services = Arc::new(Services::new(sequencer.clone(), limits.clone()));
-        let tails = Tails::start(sequencer.clone(), limits.clone());
-        services.pass_receipts_to(tails.clone());
-        services.retain_by(config.retention.policy());
-        let gateway = Gateway::new(services.clone(), tails.clone(), sequencer.clone(), tokens, limits, clock);
-        if config.auth.registration == Registration::Closed {
-            gateway.close_registration();
-        }
-        if identity.dev {
-            gateway.mark_dev();
-        }
-        let parts = Arc::new(Parts { journal, written, sequencer, services, tails, gateway });
-        status.running(&parts);
-        if config.dev {
-            seed::seed(&parts.services).await.map_err(error::from_seed)?;
-        }
-        let accepting = tokio::spawn(parts.gateway.clone().serve(client_port.listen()?, tls));
-        front.readiness.serve(probe::probes(parts.sequencer.clone())).await;
-        Ok(Node { config, identity, client_addr, http_addr, parts, front, accepting, lock })
+        let journal = open_journal(&ready.config, written.clone()).await?;
+        let options = sequencer_options(&ready.config, &ready.identity);
+        let sequencer = Sequencer::open(options, journal.clone(), ready.clock.clone()).await;
+        let sequencer = sequencer.map_err(|error| error::from_sequencer(error, &ready.config.data_dir))?;
+        refuse_other_history(&sequencer, &ready.identity, &ready.config.data_dir)?;
+        ready.serve(journal, written, sequencer).await
     }
 
     /// The address clients connect to.
@@ -134,7 +134,7 @@ impl Node {
 
     /// Where everything the node keeps lies.
     pub fn data_dir(&self) -> &Path {
-        self.lock.path()
+        &self.config.data_dir
     }
 
     /// The key of administrators.
@@ -173,6 +173,72 @@ impl Node {
         front.close().await;
         drop(lock);
     }
+}
+
+impl Ready {
+    /// Takes the ports; `/healthz` answers from here on.
+    fn new(config: Config, identity: Identity, lock: Held, tokens: NodeTokens) -> Result<Ready, StartError> {
+        let tls =
+            if config.has_tls() { Some(crate::tls::server_config(&config.tls.cert, &config.tls.key)?) } else { None };
+        let client_port = Port::bind(config.listen, "listen")?;
+        let http_port = Port::bind(config.http, "http")?;
+        let (client_addr, http_addr) = (client_port.addr, http_port.addr);
+        let status = Arc::new(StatusSource::new(&config, &identity, client_addr));
+        let front = Front::open(http_port.listen()?, status.clone());
+        let (tokens, clock) = (Arc::new(tokens), Arc::new(SystemClock));
+        Ok(Ready { config, identity, lock, tokens, tls, client_port, client_addr, http_addr, status, front, clock })
+    }
+
+    /// Puts everything above the shards and accepts clients.
+    async fn serve(
+        self,
+        journal: Journal,
+        written: Arc<Written>,
+        sequencer: Arc<Sequencer>,
+    ) -> Result<Node, StartError> {
+        let Ready { config, identity, lock, tokens, tls, client_port, client_addr, http_addr, status, front, clock } =
+            self;
+        let limits = Arc::new(config.limits.clone());
+        let services = Arc::new(Services::new(sequencer.clone(), limits.clone()));
+        let tails = Tails::start(sequencer.clone(), limits.clone());
+        services.pass_receipts_to(tails.clone());
+        if !sequencer.is_read_only() {
+            services.retain_by(config.retention.policy());
+        }
+        let gateway = Gateway::new(services.clone(), tails.clone(), sequencer.clone(), tokens, limits, clock);
+        if config.auth.registration == Registration::Closed {
+            gateway.close_registration();
+        }
+        if identity.dev {
+            gateway.mark_dev();
+        }
+        let parts = Arc::new(Parts { journal, written, sequencer, services, tails, gateway });
+        status.running(&parts);
+        if config.dev && !parts.sequencer.is_read_only() {
+            seed::seed(&parts.services).await.map_err(error::from_seed)?;
+        }
+        let accepting = tokio::spawn(parts.gateway.clone().serve(client_port.listen()?, tls));
+        front.readiness.serve(probe::probes(parts.sequencer.clone())).await;
+        Ok(Node { config, identity, client_addr, http_addr, parts, front, accepting, lock })
+    }
+}
+
+/// Whoever follows a log is told its history: it must be the one that the log says.
+fn refuse_other_history(sequencer: &Sequencer, identity: &Identity, data_dir: &Path) -> Result<(), StartError> {
+    if sequencer.history() == identity.history {
+        return Ok(());
+    }
+    let (file, found) = (data_dir.join("node.toml"), sequencer.history().0);
+    let said = identity.history.0;
+    Err(StartError::new(
+        format!("{} is of another node: it says history {said:032x}, and the log is of {found:032x}", file.display()),
+        "nothing of what was said is changed: put node.toml back from a copy of this directory",
+    ))
+}
+
+fn check(config: &Config) -> Result<(), StartError> {
+    let wrong = |(key, why)| StartError::new(format!("key {key:?}: {why}"), "correct the configuration");
+    config.check().map_err(wrong)
 }
 
 impl Front {

@@ -1,6 +1,6 @@
 //! What can go wrong with bytes, with the facts inside.
 
-use crate::id::{LogIndex, ShardId};
+use crate::id::{ConversationId, LogIndex, SeqId, ShardId};
 use crate::segment::{InputError, Section, SegmentId};
 
 /// Every way logstore can fail.
@@ -136,6 +136,18 @@ pub enum Error {
         /// What belongs there.
         expected: String,
     },
+    /// What is asked for lies in a segment that is left out, because it cannot be read.
+    #[error("what {conversation} holds from {first} to {last} may lie in a segment that is left out: {left_out}")]
+    LeftOut {
+        /// The conversation.
+        conversation: ConversationId,
+        /// From here,
+        first: SeqId,
+        /// up to here.
+        last: SeqId,
+        /// Why the segment cannot be read.
+        left_out: String,
+    },
     /// A merge plan is not one of the segments that are there.
     #[error("cannot merge ({plan}): {what}")]
     BadPlan {
@@ -173,7 +185,8 @@ impl Error {
             | Error::MissingManifest { .. }
             | Error::Misplaced { .. }
             | Error::NotOurs { .. }
-            | Error::NewerFormat { .. } => true,
+            | Error::NewerFormat { .. }
+            | Error::LeftOut { .. } => true,
             _ => false,
         }
     }

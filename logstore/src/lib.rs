@@ -20,8 +20,8 @@ mod unsealed;
 
 pub use error::{Error, Result};
 pub use journal::{
-    Completion, Entry, EntryKind, Executor, Journal, JournalBlock, JournalFile, JournalFileRole, JournalFrame,
-    JournalInspection, JournalOptions, JournalReplay, JournalUsage, Refused, ShardLog, TornBlock, Vote,
+    Completion, Entry, EntryKind, Executor, Journal, JournalBlock, JournalDamage, JournalFile, JournalFileRole,
+    JournalFrame, JournalInspection, JournalOptions, JournalReplay, JournalUsage, Refused, ShardLog, TornBlock, Vote,
 };
 pub use manifest::{CHECKPOINT_STATE_BYTES_MAX, Checkpoint, Manifest};
 pub use record::{BodyPlace, RecordHead, RecordKind};

@@ -128,6 +128,17 @@ impl Manifest {
         next.checked()
     }
 
+    /// With nothing but its first segments: what those hold is a log that ends earlier. Never to be stored.
+    pub(crate) fn first(&self, segments: usize) -> Manifest {
+        let mut first = Manifest { segments: self.segments[..segments].to_vec(), ..self.clone() };
+        first.checkpoint = first
+            .segments
+            .last()
+            .map(|info| Checkpoint { seal: LogId { index: info.span.upto, ..LogId::default() }, state: Bytes::new() });
+        first.store_mark = first.store_mark.min(first.last());
+        first
+    }
+
     /// Of a store that has absorbed the seals up to this one.
     pub fn absorbed(&self, store_mark: SegmentOrdinal) -> Result<Manifest> {
         Manifest { store_mark, ..self.clone() }.checked()

@@ -3,6 +3,8 @@
 //! What always holds: a set never changes; the next one shares the segments that stay. Each segment is the one that the
 //! manifest lists, by shard, range and identity. A file goes only once a manifest without it is durable and its last reader gone.
 
+mod around;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +17,7 @@ use crate::segment::{
     BlockCache, DirectoryRow, HeadRow, Page, PageEnd, PageFill, PageRequest, SealedRecord, Segment, SegmentInfo,
     shard_dir,
 };
+use crate::segment_set::around::LeftOut;
 use crate::{Error, Result};
 
 /// The open segments of one shard; share it behind an `Arc`, replace it when the manifest changes.
@@ -23,6 +26,8 @@ pub struct SegmentSet {
     cache: Arc<BlockCache>,
     manifest: Manifest,
     segments: Vec<Arc<Segment>>,
+    /// Segments that are listed and cannot be read: none, unless the set was opened around damage.
+    left_out: Vec<LeftOut>,
 }
 
 /// What a segment holds of a conversation.
@@ -42,7 +47,7 @@ impl SegmentSet {
     pub fn of(disk: &Arc<dyn Disk>, manifest: Manifest, cache: &Arc<BlockCache>) -> Result<SegmentSet> {
         let open = |info: &SegmentInfo| open_listed(disk, info, cache).map(Arc::new);
         let segments = manifest.segments().iter().map(open).collect::<Result<_>>()?;
-        Ok(SegmentSet { disk: disk.clone(), cache: cache.clone(), manifest, segments })
+        Ok(SegmentSet { disk: disk.clone(), cache: cache.clone(), manifest, segments, left_out: Vec::new() })
     }
 
     /// Opens one segment of a manifest, verified to be the one that is listed.
@@ -68,7 +73,8 @@ impl SegmentSet {
         let stays =
             |segment: &Arc<Segment>| segments.iter().any(|next| next.info().identity == segment.info().identity);
         self.segments.iter().filter(|segment| !stays(segment)).for_each(|segment| segment.remove_when_unused());
-        Ok(SegmentSet { disk: self.disk.clone(), cache: self.cache.clone(), manifest, segments })
+        let (disk, cache) = (self.disk.clone(), self.cache.clone());
+        Ok(SegmentSet { disk, cache, manifest, segments, left_out: Vec::new() })
     }
 
     /// Removes what a crash has left: temporary files, and segments that the manifest does not list. To be called at start,
@@ -135,7 +141,8 @@ impl SegmentSet {
 
     /// The segment that holds a seal.
     pub fn segment(&self, ordinal: SegmentOrdinal) -> Option<&Arc<Segment>> {
-        self.manifest.position(ordinal).map(|place| &self.segments[place])
+        let place = self.segments.partition_point(|segment| segment.span().last < ordinal);
+        self.segments.get(place).filter(|segment| segment.span().contains(ordinal))
     }
 
     /// The newest record of a conversation, as of the last seal. No block is read.
@@ -170,12 +177,14 @@ impl SegmentSet {
     /// Part of a conversation.
     pub fn page(&self, request: &PageRequest) -> Result<Page> {
         let mut fill = PageFill::new(request.bytes_max);
-        if let Some(head) = self.head(request.conversation)?
-            && let Some((lowest, _)) = request.bounds((SeqId(1), head.seq))
-        {
-            let holders = self.walk(Some(head), |row| row.first > lowest)?;
-            self.fill(request, holders, &mut fill)?;
-        }
+        let head = self.head(request.conversation)?;
+        let bounds = head.and_then(|head| request.bounds((SeqId(1), head.seq)));
+        let holders = match bounds {
+            Some((lowest, _)) => self.walk(head, |row| row.first > lowest)?,
+            None => Vec::new(),
+        };
+        self.check_left_out(request, head, bounds.unwrap_or((request.first, request.last)), &holders)?;
+        self.fill(request, holders, &mut fill)?;
         Ok(fill.finish(request.from))
     }
 
@@ -234,7 +243,10 @@ impl SegmentSet {
         let Some(HeadRow { conversation, segment, .. }) = head else { return Ok(Vec::new()) };
         let (mut held, mut next) = (Vec::new(), Some(segment));
         while let Some(ordinal) = next {
-            let segment = self.segment(ordinal).ok_or_else(|| self.broken(conversation, ordinal))?;
+            let Some(segment) = self.segment(ordinal) else {
+                next = self.next_around(conversation, ordinal)?;
+                continue;
+            };
             let row = segment.find(conversation)?.ok_or_else(|| self.broken(conversation, ordinal))?;
             held.push((segment.clone(), row));
             let previous = row.previous_segment;

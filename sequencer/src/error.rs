@@ -50,6 +50,9 @@ pub enum Error {
     /// The shard is not hosted here.
     #[error("shard {0} is not on this node")]
     NoSuchShard(ShardId),
+    /// Reading around damage, no shard was found that knows which shards there are.
+    #[error("no shard on this node has a state that can be read: nothing can be served")]
+    NothingSound,
     /// No shard here owns a bucket: a part of the cluster's shards is missing from this journal.
     #[error("no shard on this node owns bucket {0}")]
     NoOwner(Bucket),

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use clap::Args as ClapArgs;
 use gateway::config::{Config, LogFormat};
-use gateway::node::{DEMO_ACCOUNTS, DEMO_GROUP, Node};
+use gateway::node::{DEMO_ACCOUNTS, DEMO_GROUP, Node, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::SourceArgs;
@@ -19,6 +19,7 @@ Examples:
   skein config print > skein.toml                 every key, its default, and what it means
   skein config init-keys --data-dir /var/lib/skein
   skein server --config skein.toml                a node in earnest
+  skein server --config skein.toml --read-around-damage   what is left of one, for reading
 
 --dev relaxes: keys are made in the data directory; three demo accounts with published passwords and a group are
 there; 4 shards and smaller files. It listens on loopback addresses only, and fsyncs as always.
@@ -28,6 +29,9 @@ Exit codes: 1 does not start (the line says why and what to do), 70 a write or s
 pub struct Args {
     #[command(flatten)]
     sources: SourceArgs,
+    /// Serve what is sound of a damaged data directory, for reading alone; nothing in it is changed
+    #[arg(long)]
+    read_around_damage: bool,
 }
 
 /// Runs it.
@@ -40,20 +44,20 @@ pub fn run(args: Args) -> Outcome {
     let config = args.sources.load()?;
     start_logging(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(config))?;
+    runtime.block_on(serve(config, args.read_around_damage))?;
     // Whatever still runs belongs to connections that did not go in time.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     Ok(())
 }
 
-async fn serve(config: Config) -> Result<(), Failure> {
+async fn serve(config: Config, around_damage: bool) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
     let node = tokio::select! {
-        node = Node::start(config.clone()) => node?,
+        node = start(config.clone(), around_damage) => node?,
         // Nothing is accepted yet, so there is nothing to finish.
         () = signals.next() => return Ok(()),
     };
-    eprintln!("{}", start_message(&node, &config));
+    eprintln!("{}", if around_damage { read_only_message(&node) } else { start_message(&node, &config) });
     signals.next().await;
     tracing::info!("draining: no new connections, finishing what is in progress");
     tokio::select! {
@@ -61,6 +65,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
         () = signals.next() => return Err(Failure::Interrupted),
     }
     Ok(())
+}
+
+async fn start(config: Config, around_damage: bool) -> Result<Node, StartError> {
+    if around_damage { Node::start_around_damage(config).await } else { Node::start(config).await }
 }
 
 struct Signals {
@@ -124,6 +132,23 @@ fn start_message(node: &Node, config: &Config) -> String {
     }
     lines.extend(next_commands(node, config).into_iter().map(|line| format!("  {line}")));
     lines.join("\n")
+}
+
+/// What a node that reads around damage says.
+fn read_only_message(node: &Node) -> String {
+    let data = node.data_dir().display();
+    let damaged = node.sequencer().shards().iter().filter(|shard| shard.is_damaged()).count();
+    [
+        format!(
+            "skein {} reads around damage: NOTHING IS WRITTEN, all that would write is refused",
+            env!("CARGO_PKG_VERSION")
+        ),
+        format!("  clients     {}", node.client_addr()),
+        format!("  http        http://{}  /readyz and /status name what is damaged", node.http_addr()),
+        format!("  data        {data}: {damaged} of {} shards are damaged", node.sequencer().shards().len()),
+        format!("  next        skein log verify --data-dir {data}"),
+    ]
+    .join("\n")
 }
 
 fn next_commands(node: &Node, config: &Config) -> Vec<String> {

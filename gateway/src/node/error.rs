@@ -66,16 +66,14 @@ impl From<TlsError> for StartError {
 pub(super) fn from_logstore(error: logstore::Error, data_dir: &Path) -> StartError {
     let remedy = match &error {
         logstore::Error::Io { source, .. } => io_remedy(source, data_dir),
-        logstore::Error::Rot { .. } => {
-            "nothing was changed: restore this directory from a copy or repair it as said".into()
-        }
+        logstore::Error::Rot { .. } | logstore::Error::SegmentRot { .. } => around(data_dir),
         logstore::Error::NewerFormat { .. } => "start it with the newer skein that wrote it".into(),
         logstore::Error::MissingSegment { .. }
         | logstore::Error::MissingManifest { .. }
         | logstore::Error::Misplaced { .. }
         | logstore::Error::ManifestRot { .. }
         | logstore::Error::NotOurs { .. } => {
-            "nothing was changed: put that file back from a copy, or restore the whole directory from a backup".into()
+            format!("put that file back from a copy; {}", around(data_dir))
         }
         _ => format!("look at what is in {}", data_dir.join("journal").display()),
     };
@@ -93,6 +91,15 @@ pub(super) fn from_sequencer(error: sequencer::Error, data_dir: &Path) -> StartE
             StartError::new(other.to_string(), "start again; if it stays, the log above says what a shard waits for")
         }
     }
+}
+
+/// What rot leaves to be done: nothing was changed, and nothing has to be.
+fn around(data_dir: &Path) -> String {
+    let dir = data_dir.display();
+    format!(
+        "nothing was changed: skein log verify --data-dir {dir} lists all that is damaged; restore the directory from a copy or a \
+         backup; until then skein server --read-around-damage serves the rest, for reading alone"
+    )
 }
 
 pub(super) fn from_seed(fault: fanout::Fault) -> StartError {

@@ -18,6 +18,14 @@ pub(super) fn open(config: &Config) -> Result<NodeTokens, StartError> {
     Ok(NodeTokens::new(ring, config.auth.access_token_lifetime.0, config.auth.refresh_token_lifetime.0))
 }
 
+/// The same, from files that are there: none is made.
+pub(super) fn open_existing(config: &Config) -> Result<NodeTokens, StartError> {
+    for path in [config.token_key_file(), config.admin_key_file()] {
+        drop(KeyFile::load(&path)?);
+    }
+    open(config)
+}
+
 fn open_one(path: &Path, dev: bool) -> Result<KeyFile, StartError> {
     if dev {
         return Ok(KeyFile::load_or_create(path, true)?);

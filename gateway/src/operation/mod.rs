@@ -10,6 +10,7 @@ mod export;
 mod group;
 pub(crate) mod hello;
 pub(crate) mod message;
+mod read_only;
 mod receipt;
 mod removal;
 
@@ -40,6 +41,7 @@ pub(crate) fn is_quick(operation: Operation) -> bool {
 
 /// Answers a quick operation.
 pub(crate) fn answer_now(gateway: &Gateway, caller: Caller, operation: Operation, body: &Bytes) -> Answer {
+    read_only::check(gateway, operation)?;
     match operation {
         Operation::Ping => hello::ping(gateway, body),
         Operation::Delivered => receipt::delivered(gateway, caller, body),
@@ -50,6 +52,11 @@ pub(crate) fn answer_now(gateway: &Gateway, caller: Caller, operation: Operation
 
 /// Answers any other operation.
 async fn answer(gateway: &Arc<Gateway>, caller: Caller, operation: Operation, body: Bytes) -> Answer {
+    read_only::check(gateway, operation)?;
+    read_only::answered(gateway, answer_any(gateway, caller, operation, body).await)
+}
+
+async fn answer_any(gateway: &Arc<Gateway>, caller: Caller, operation: Operation, body: Bytes) -> Answer {
     match operation {
         Operation::Register => account::register(gateway, body).await,
         Operation::Login => account::login(gateway, body).await,

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod faulty;
 mod map;
 mod read_only;
+mod scratch;
 mod written;
 
 use std::io;
@@ -82,6 +83,11 @@ pub fn real(root: &Path) -> Arc<dyn Disk> {
 /// The real file system, rooted at a directory in which nothing can be changed.
 pub fn read_only(root: &Path) -> Arc<dyn Disk> {
     Arc::new(read_only::ReadOnlyDisk::new(root))
+}
+
+/// A disk whose changes stay in memory: `below` is only read.
+pub fn scratch(below: Arc<dyn Disk>) -> Arc<dyn Disk> {
+    Arc::new(scratch::ScratchDisk::new(below))
 }
 
 /// Fills as much of `buffer` as the file has from `offset` on; states how much that was.

@@ -7,8 +7,9 @@
 //! The parts: `frame`, `block`, `file` and `checkpoint` say what the bytes are; `queue`, `index` and `tail_cache` are
 //! what is in memory, held together by `state` under one lock; `writer` is the one thread that writes, `reserve`
 //! makes files before it needs them, `copy_forward` frees old ones, `reader` reads; `recovery`, `scan`, `replay` and
-//! `hole` bring it all back; `inspect` looks at it without changing anything.
+//! `hole` bring it all back, `around` what of it is sound; `inspect` looks at it without changing anything.
 
+mod around;
 mod block;
 mod checkpoint;
 mod copy_forward;
@@ -41,6 +42,7 @@ use crate::id::{LogId, LogIndex, ShardId};
 use crate::io::{Context, Disk};
 use crate::{Error, Result};
 
+pub use around::JournalDamage;
 pub use executor::Executor;
 pub use inspect::{
     JournalBlock, JournalFile, JournalFileRole, JournalFrame, JournalInspection, JournalReplay, TornBlock,
@@ -243,6 +245,12 @@ impl Journal {
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
         let handle = Mutex::new(Some(thread.context("start", "the journal's writer thread")?));
         Ok(Journal { writer: Arc::new(WriterThread { shared: shared.clone(), handle }), shared })
+    }
+
+    /// Opens what is sound of a damaged journal, for reading alone: nothing is written, everything new is refused. States what
+    /// is damaged.
+    pub fn open_around_damage(disk: Arc<dyn Disk>, options: JournalOptions) -> Result<(Journal, JournalDamage)> {
+        around::open(disk, options)
     }
 
     /// Where it lies; so do the sealed segments.

@@ -21,7 +21,7 @@ use super::reserve::{Files, ReadyFile, remove_leftovers};
 use super::scan::{Found, Scan};
 use super::state::ShardState;
 
-pub(crate) const REPAIR: &str = "restore this node's data directory from a backup or a peer";
+pub(crate) const REPAIR: &str = "restore this node's data directory from a copy or a backup";
 /// A checkpoint block is smaller: that of 4,096 shards has 0.8 MB.
 const CHECKPOINT_BYTES_MAX: u64 = 1 << 20;
 
@@ -117,6 +117,22 @@ fn candidates(disk: &dyn Disk) -> Result<Vec<Candidate>> {
 
 /// A file has this name only once its header is synced: one that does not verify was lost, and what else with it nobody knows.
 pub(super) fn candidate(disk: &dyn Disk, number: u32) -> Result<Candidate> {
+    let ready = headed(disk, number)?;
+    let before = checkpoint_before(&mut Scan::new(ready.head, &*ready.file))?;
+    Ok(Candidate { ready, before })
+}
+
+/// The same for who reads around damage: a file whose checkpoint is bad follows no file that is known.
+pub(super) fn candidate_around(disk: &dyn Disk, number: u32) -> Result<Candidate> {
+    let ready = headed(disk, number)?;
+    let before = match checkpoint_before(&mut Scan::new(ready.head, &*ready.file)) {
+        Err(Error::Rot { .. }) => Some(Position::default()),
+        before => before?,
+    };
+    Ok(Candidate { ready, before })
+}
+
+fn headed(disk: &dyn Disk, number: u32) -> Result<ReadyFile> {
     let path = file::path(number);
     let file = disk.open(&path).context("open", &path)?;
     let mut bytes = vec![0; FILE_HEAD as usize];
@@ -126,8 +142,7 @@ pub(super) fn candidate(disk: &dyn Disk, number: u32) -> Result<Candidate> {
         Some(head) => return Err(Error::NotOurs { path, what: format!("its header names file {}", head.number) }),
         None => return Err(rot(number, 0, "the file's header does not verify", "all in it")),
     };
-    let before = checkpoint_before(&mut Scan::new(head, &*file))?;
-    Ok(Candidate { ready: ReadyFile { head, file }, before })
+    Ok(ReadyFile { head, file })
 }
 
 /// What the checkpoint block at the file's begin states as the end of the file before. A bad one with blocks
@@ -208,7 +223,7 @@ fn check_tail(scan: &mut Scan<'_>, replay: &Replay, offset: u64, proven: u64) ->
 }
 
 /// Names what lies in the bad block at `offset`, as far as its own intact frames and the blocks after it tell.
-fn rot_in(scan: &mut Scan<'_>, replay: &Replay, offset: u64, upto: u64) -> Result<Error> {
+pub(super) fn rot_in(scan: &mut Scan<'_>, replay: &Replay, offset: u64, upto: u64) -> Result<Error> {
     let mut neighbours = Neighbours::default();
     if let Found::BadBody(_, body) = scan.at(offset)? {
         neighbours.inside(body);

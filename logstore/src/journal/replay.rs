@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::Result;
-use crate::id::{LogId, LogIndex, ShardId};
+use crate::id::{LogId, LogIndex, ShardId, Term};
 
 use super::Vote;
 use super::block::BlockKind;
@@ -24,16 +24,17 @@ const FIRST_INDEX: u64 = 1;
 /// All shards, as of the last block replayed.
 #[derive(Default)]
 pub(crate) struct Replay {
-    shards: HashMap<ShardId, Shard>,
+    pub(super) shards: HashMap<ShardId, Replayed>,
     blocks: u64,
 }
 
+/// One shard, as of the last frame replayed.
 #[derive(Default)]
-struct Shard {
-    marks: ShardMarks,
-    index: EntryIndex,
+pub(super) struct Replayed {
+    pub(super) marks: ShardMarks,
+    pub(super) index: EntryIndex,
     /// Entries that lay before the oldest file; the index begins after them.
-    before_oldest: Hole,
+    pub(super) before_oldest: Hole,
 }
 
 /// A block that verifies but does not follow from what is before it.
@@ -95,16 +96,19 @@ impl Replay {
                 let affected = format!("shard {id} entries {} to {}", gone.start(), gone.end());
                 return Err(rot(0, 0, "an older journal file is gone", &affected));
             }
-            let ShardMarks { vote, committed, purged, last, .. } = shard.marks;
-            let index = shard.before_oldest.into_index(shard.index);
-            states.insert(id, ShardState { vote, committed, purged, last, index, ..Default::default() });
+            states.insert(id, shard.into_state());
         }
         Ok(states)
     }
 }
 
-impl Shard {
-    fn frame(&mut self, head: &FrameHead, payload: &[u8], at: Position) -> std::result::Result<(), Inconsistent> {
+impl Replayed {
+    pub(super) fn frame(
+        &mut self,
+        head: &FrameHead,
+        payload: &[u8],
+        at: Position,
+    ) -> std::result::Result<(), Inconsistent> {
         match head.kind {
             FrameKind::Entry if head.copy => self.copy(head, at)?,
             FrameKind::Entry => self.entry(head, at)?,
@@ -117,7 +121,7 @@ impl Shard {
         Ok(())
     }
 
-    fn entry(&mut self, head: &FrameHead, at: Position) -> std::result::Result<(), Inconsistent> {
+    pub(super) fn entry(&mut self, head: &FrameHead, at: Position) -> std::result::Result<(), Inconsistent> {
         if let Some(last) = self.marks.last.filter(|last| last.index.next() != head.id.index) {
             return Err(Inconsistent {
                 what: format!("entry {} follows entry {}", head.id.index, last.index),
@@ -131,7 +135,7 @@ impl Shard {
 
     /// A copy is written of what is live, after all frames that could say otherwise. So it takes the place of an entry that
     /// is the same, or of one that lay before the oldest file, and of none that came later.
-    fn copy(&mut self, head: &FrameHead, at: Position) -> std::result::Result<(), Inconsistent> {
+    pub(super) fn copy(&mut self, head: &FrameHead, at: Position) -> std::result::Result<(), Inconsistent> {
         let (index, copied) = (head.id.index, Location::at(at, head.id.term, head.len));
         match self.index.get(index) {
             Some(held) if (held.term, held.len) == (copied.term, copied.len) => self.index.replace(index, copied),
@@ -158,12 +162,24 @@ impl Shard {
     }
 
     /// The oldest file's checkpoint states the last entry before it.
-    fn begin_after(&mut self, last: Option<LogId>) {
+    pub(super) fn begin_after(&mut self, last: Option<LogId>) {
         let purged = self.marks.purged.map(|purged| purged.index.0.saturating_add(1));
         let first = purged.or(self.marks.first.map(|first| first.index.0)).unwrap_or(FIRST_INDEX);
         let end = last.map_or(0, |last| last.index.0.saturating_add(1));
         self.before_oldest = Hole::new(first..end);
         self.marks.last = last.or(self.marks.purged);
+    }
+
+    /// The term of an entry that is held.
+    pub(super) fn term_of(&self, index: LogIndex) -> Option<Term> {
+        self.index.get(index).map(|location| location.term)
+    }
+
+    /// What a running journal knows of the shard.
+    pub(super) fn into_state(self) -> ShardState {
+        let ShardMarks { vote, committed, purged, last, .. } = self.marks;
+        let index = self.before_oldest.into_index(self.index);
+        ShardState { vote, committed, purged, last, index, ..Default::default() }
     }
 
     /// A later checkpoint states where the shard ended: it must be where replay has come to.
@@ -209,6 +225,6 @@ impl Neighbours {
     }
 }
 
-fn bad_frame(bad: BadFrame) -> Inconsistent {
+pub(super) fn bad_frame(bad: BadFrame) -> Inconsistent {
     Inconsistent { what: format!("a frame cannot be read ({bad:?})"), affected: "unknown".to_owned() }
 }

@@ -24,9 +24,12 @@ const PROBE_LIMIT: Duration = Duration::from_secs(10);
 pub struct Shard {
     pub(super) core: Arc<ShardCore>,
     pub(super) proposer: Arc<Proposer>,
-    pub(super) group: Group,
+    /// None if the node reads around damage.
+    pub(super) group: Option<Group>,
     pub(super) journal: Journal,
     pub(super) merge_when: MergeWhen,
+    /// What of it cannot be read, in words.
+    pub(super) damage: Vec<String>,
 }
 
 impl Shard {
@@ -151,7 +154,17 @@ impl Shard {
 
     /// What is wrong with it, in words for people; nothing, as a rule.
     pub fn troubles(&self) -> Vec<String> {
-        self.core.sealing().troubles()
+        self.damage.iter().cloned().chain(self.core.sealing().troubles()).collect()
+    }
+
+    /// Whether it leads here.
+    pub(super) fn leads(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.leading_term().is_some())
+    }
+
+    /// Whether any of it cannot be read, so that what is not found may have been there.
+    pub fn is_damaged(&self) -> bool {
+        !self.damage.is_empty()
     }
 
     /// Figures for people, cheap enough to be polled; without a digest.
@@ -165,18 +178,18 @@ impl Shard {
     }
 
     fn status_and(&self, digest: impl FnOnce(&ShardState) -> Option<u128>) -> ShardStatus {
-        let group = self.group.status();
+        let group = self.group.as_ref().map(Group::status);
         self.read(|state, unsealed| ShardStatus {
             shard: self.id(),
-            leading: group.leading,
-            term: group.term,
-            last_index: group.last_index,
+            leading: group.as_ref().is_some_and(|group| group.leading),
+            term: group.as_ref().map_or(0, |group| group.term),
+            last_index: group.map_or_else(|| self.journal.last_index(self.id()), |group| group.last_index),
             applied: state.applied(),
             unsealed_records: unsealed.len(),
             conversations: state.conversation_count(),
             buckets: state.buckets_owned(),
             digest: digest(state),
-            troubles: self.core.sealing().troubles(),
+            troubles: self.troubles(),
         })
     }
 }

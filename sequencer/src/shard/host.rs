@@ -6,9 +6,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use logstore::Journal;
 use logstore::id::{Bucket, ConversationId, HistoryId, ShardId};
 use logstore::segment::BlockCache;
+use logstore::{Journal, JournalDamage};
 use parking_lot::Mutex;
 
 use crate::raft::group::Group;
@@ -18,7 +18,7 @@ use crate::shard::core::{CoreOptions, ShardCore};
 use crate::shard::outbox::{self, LocalCarrier};
 use crate::shard::proposer::{Proposer, ProposerLimits, ProposerTask};
 use crate::shard::sealing::{self, MergeWhen, Restored, SealWhen, SealingOptions, Turns};
-use crate::shard::{SequencerOptions, Shard};
+use crate::shard::{SequencerOptions, Shard, around};
 use crate::store::NothingSealed;
 use crate::{Clock, Command, Error, Outcome, Result};
 
@@ -41,6 +41,8 @@ pub struct Sequencer {
     pub(super) acks: outbox::Acks,
     /// One cut at a time.
     pub(super) cutting: tokio::sync::Mutex<()>,
+    /// What is damaged of the log they share, if the node reads around damage.
+    damage: Option<Vec<String>>,
 }
 
 /// What stops with the sequencer.
@@ -58,6 +60,37 @@ impl Sequencer {
         let cache = Arc::new(BlockCache::new(options.block_cache_bytes));
         let opening = Opening { options, journal, cache, clock, ticker };
         opening.open().await.map(Arc::new)
+    }
+
+    /// Opens what is sound of the shards, for reading alone: no Raft runs, nothing is written, every proposal is refused.
+    pub async fn open_around_damage(
+        options: SequencerOptions,
+        journal: Journal,
+        damage: JournalDamage,
+    ) -> Result<Arc<Sequencer>> {
+        around::open(options, journal, damage).await.map(Arc::new)
+    }
+
+    /// Shards that only read.
+    pub(super) fn around(
+        shards: Vec<Arc<Shard>>,
+        table: Box<[u16]>,
+        history: HistoryId,
+        damage: Vec<String>,
+    ) -> Sequencer {
+        let running = Running { ticker: None, proposers: Vec::new(), others: Vec::new() };
+        let (running, acks, cutting) = (Mutex::new(running), outbox::Acks::default(), tokio::sync::Mutex::default());
+        Sequencer { shards, table, history, running, acks, cutting, damage: Some(damage) }
+    }
+
+    /// Whether they are read around damage, and take nothing new.
+    pub fn is_read_only(&self) -> bool {
+        self.damage.is_some()
+    }
+
+    /// What of the log cannot be read, in words, if they are read around damage; what is wrong with each shard it says itself.
+    pub fn damage(&self) -> &[String] {
+        self.damage.as_deref().unwrap_or_default()
     }
 
     /// All shards here, by id.
@@ -101,7 +134,9 @@ impl Sequencer {
             task.done().await;
         }
         for shard in &self.shards {
-            shard.group.stop().await;
+            if let Some(group) = &shard.group {
+                group.stop().await;
+            }
         }
         self.running.lock().ticker = None;
     }
@@ -153,7 +188,7 @@ impl Opening {
         running.ticker = Some(self.ticker);
         let table = bucket_table(&shards)?;
         let (running, cutting) = (Mutex::new(running), tokio::sync::Mutex::default());
-        Ok(Sequencer { shards, table, history: plan.history, running, acks, cutting })
+        Ok(Sequencer { shards, table, history: plan.history, running, acks, cutting, damage: None })
     }
 
     /// Replays and elects, all shards at once.
@@ -208,7 +243,8 @@ impl Opening {
         running.proposers.push(runtime::spawn(task.run()));
         let SequencerOptions { merge_inputs, drop_within, .. } = self.options;
         let merge_when = MergeWhen::new(merge_inputs, drop_within, self.clock.clone());
-        Arc::new(Shard { core, proposer, group, journal: self.journal.clone(), merge_when })
+        let (group, journal) = (Some(group), self.journal.clone());
+        Arc::new(Shard { core, proposer, group, journal, merge_when, damage: Vec::new() })
     }
 
     /// Which shards there are: what the replayed ones say, or a new cluster's. A crash while a cluster is created
@@ -222,19 +258,24 @@ impl Opening {
 }
 
 /// A cluster's history and who owns which buckets.
-struct Plan {
+pub(super) struct Plan {
     history: HistoryId,
     table: Vec<(Bucket, Bucket, ShardId)>,
 }
 
 impl Plan {
     /// What an initialized shard knows.
-    fn of(core: &ShardCore) -> Option<Plan> {
+    pub(super) fn of(core: &ShardCore) -> Option<Plan> {
         let state = &core.read().0;
         Some(Plan { history: state.history()?, table: state.table().1.to_vec() })
     }
 
-    fn shards(&self) -> impl Iterator<Item = ShardId> {
+    /// The cluster's history.
+    pub(super) fn history(&self) -> HistoryId {
+        self.history
+    }
+
+    pub(super) fn shards(&self) -> impl Iterator<Item = ShardId> {
         self.table.iter().map(|(.., shard)| *shard)
     }
 
@@ -265,6 +306,17 @@ pub(crate) fn even_table(shards: u16) -> Vec<(Bucket, Bucket, ShardId)> {
         .collect()
 }
 
+/// Bucket → place in `shards`, as one of them says of all: the states of others may not be there.
+pub(super) fn table_of(plan: &Plan, shards: &[Arc<Shard>]) -> Result<Box<[u16]>> {
+    let mut table = vec![u16::MAX; BUCKETS].into_boxed_slice();
+    for (first, last, owner) in &plan.table {
+        let place = shards.binary_search_by_key(owner, |shard| shard.id());
+        let place = place.map_err(|_| Error::NoSuchShard(*owner))?;
+        table[usize::from(first.0)..=usize::from(last.0)].fill(place as u16);
+    }
+    owned(table)
+}
+
 /// Bucket → place in `shards`, as the shards' states say.
 fn bucket_table(shards: &[Arc<Shard>]) -> Result<Box<[u16]>> {
     let mut table = vec![u16::MAX; BUCKETS].into_boxed_slice();
@@ -274,6 +326,10 @@ fn bucket_table(shards: &[Arc<Shard>]) -> Result<Box<[u16]>> {
             table[usize::from(first.0)..=usize::from(last.0)].fill(place as u16);
         }
     }
+    owned(table)
+}
+
+fn owned(table: Box<[u16]>) -> Result<Box<[u16]>> {
     match table.iter().position(|place| *place == u16::MAX) {
         Some(bucket) => Err(Error::NoOwner(Bucket(bucket as u16))),
         None => Ok(table),

@@ -1,6 +1,7 @@
 //! Shards as the parts above see them: propose, read, follow.
 
 mod answer;
+mod around;
 mod compact;
 pub(crate) mod core;
 mod cut;
@@ -77,6 +78,8 @@ pub enum Capacity {
     PredecessorFailed,
     /// The node is stopping or no longer leads the shard.
     NotLeading,
+    /// The node reads around damage: it takes nothing new.
+    ReadOnly,
     /// Whether it is a retry is written where the log cannot be read any more.
     Damaged,
 }
@@ -89,7 +92,7 @@ impl Capacity {
             Capacity::NoSpace => Duration::from_secs(5),
             Capacity::PredecessorFailed => Duration::ZERO,
             Capacity::NotLeading => Duration::from_millis(200),
-            Capacity::Damaged => Duration::from_secs(60),
+            Capacity::Damaged | Capacity::ReadOnly => Duration::from_secs(60),
         }
     }
 }

@@ -78,7 +78,7 @@ pub(crate) async fn pump(shard: Arc<Shard>, carrier: Arc<dyn EffectCarrier>, ack
     let mut under_way = HashSet::new();
     let mut pairs = FuturesUnordered::new();
     while !shard.core.is_stopped() {
-        if shard.group.leading_term().is_some() {
+        if shard.leads() {
             let targets = shard.read(|state, _| state.outbox_targets());
             for to in targets.into_iter().filter(|to| under_way.insert(*to)) {
                 pairs.push(empty(shard.clone(), carrier.clone(), acks.clone(), to));
@@ -97,7 +97,7 @@ pub(crate) async fn pump(shard: Arc<Shard>, carrier: Arc<dyn EffectCarrier>, ack
 /// Carries everything that waits for `to`.
 async fn empty(shard: Arc<Shard>, carrier: Arc<dyn EffectCarrier>, acks: Acks, to: ShardId) -> ShardId {
     let mut wait = BACK_OFF_FIRST;
-    while !shard.core.is_stopped() && shard.group.leading_term().is_some() {
+    while !shard.core.is_stopped() && shard.leads() {
         match step(&shard, &*carrier, &acks, to).await {
             Ok(true) => wait = BACK_OFF_FIRST,
             Ok(false) => break,

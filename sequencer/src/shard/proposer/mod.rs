@@ -51,6 +51,8 @@ pub(crate) struct Proposer {
     wake: Notify,
     news: Mutex<Vec<News>>,
     refused: metrics::Counter,
+    /// What is said when it is closed.
+    closed: Capacity,
 }
 
 #[derive(Default)]
@@ -82,8 +84,27 @@ enum News {
 impl Proposer {
     /// An open door; run a [`ProposerTask`] behind it.
     pub(crate) fn new(limits: ProposerLimits) -> Arc<Proposer> {
+        Proposer::closing_with(limits, Capacity::NotLeading)
+    }
+
+    /// A door that stays closed.
+    pub(crate) fn reads_only() -> Arc<Proposer> {
+        let limits = ProposerLimits {
+            entry_bytes_max: 0,
+            entries_in_flight: 0,
+            queue_commands_max: usize::MAX,
+            queue_bytes_max: usize::MAX,
+            unsealed_bytes_max: u64::MAX,
+        };
+        let proposer = Proposer::closing_with(limits, Capacity::ReadOnly);
+        proposer.close();
+        proposer
+    }
+
+    fn closing_with(limits: ProposerLimits, closed: Capacity) -> Arc<Proposer> {
         Arc::new(Proposer {
             limits,
+            closed,
             queue: Mutex::default(),
             queued_commands: AtomicUsize::new(0),
             queued_bytes: AtomicUsize::new(0),
@@ -116,7 +137,7 @@ impl Proposer {
         match refused {
             Some(queued) => {
                 self.release(Counted { commands: queued.commands.len(), bytes: queued.bytes });
-                queued.reply.refuse(Capacity::NotLeading);
+                queued.reply.refuse(self.closed);
             }
             None => self.wake_if_idle(),
         }

@@ -49,7 +49,7 @@ fn pending(shards: &[Arc<Shard>]) -> Vec<Pending> {
         let list = shard.read(|state, _| state.erasures().list().to_vec());
         list.into_iter().map(|erasure| (shard.clone(), erasure)).collect::<Vec<_>>()
     };
-    shards.iter().filter(|shard| shard.group.leading_term().is_some()).flat_map(of).collect()
+    shards.iter().filter(|shard| shard.leads()).flat_map(of).collect()
 }
 
 async fn see_through(shards: &[Arc<Shard>], journal: &Journal, pending: &[Pending]) -> Result<()> {

@@ -53,7 +53,7 @@ pub(crate) async fn run(shard: Arc<Shard>, when: MergeWhen) {
         if shard.core.is_stopped() {
             return;
         }
-        if shard.group.leading_term().is_some() {
+        if shard.leads() {
             for command in next(&shard, &mut rewrites, &when).await {
                 propose(&shard, command).await;
             }

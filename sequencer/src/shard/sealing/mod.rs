@@ -14,6 +14,7 @@
 //! the last `Seal` but one.
 
 mod absorb;
+mod around;
 mod build;
 #[cfg(test)]
 mod drop_tests;
@@ -46,6 +47,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::Error;
 use crate::raft::checkpoint::Checkpoint;
 
+pub(crate) use around::{Around, restore_around};
 pub(crate) use erasing::run as see_erasures_through;
 pub(crate) use merge_trigger::{MergeWhen, compact_plans, run as propose_merges};
 pub(crate) use merging::run as run_merges;

@@ -79,6 +79,11 @@ fn told(shard: ShardId, error: &Error) {
 
 /// Reads it from a store, and from the deltas of segments after what that has absorbed.
 pub(super) fn above_store(shard: ShardId, sealed: &SegmentSet, store: &StateCache) -> Result<ShardState> {
+    finish(rows_above(shard, sealed, store)?, sealed)
+}
+
+/// The rows of a store, and those of segments after what that has absorbed.
+pub(super) fn rows_above(shard: ShardId, sealed: &SegmentSet, store: &StateCache) -> Result<Rebuild> {
     let mut rebuild = Rebuild::new(shard);
     add_deltas(&mut rebuild, sealed, SegmentOrdinal(store.mark().ordinal))?;
     let mut after = None;
@@ -89,13 +94,13 @@ pub(super) fn above_store(shard: ShardId, sealed: &SegmentSet, store: &StateCach
         }
         match rows.into_iter().next_back() {
             Some((key, _)) => after = Some(key),
-            None => return finish(rebuild, sealed),
+            None => return Ok(rebuild),
         }
     }
 }
 
 /// The newest first.
-fn add_deltas(rebuild: &mut Rebuild, sealed: &SegmentSet, after: SegmentOrdinal) -> Result<()> {
+pub(super) fn add_deltas(rebuild: &mut Rebuild, sealed: &SegmentSet, after: SegmentOrdinal) -> Result<()> {
     for segment in sealed.segments().iter().rev().take_while(|segment| segment.span().last > after) {
         for row in segment.delta_rows() {
             let row = row?;
@@ -112,7 +117,7 @@ fn finish(rebuild: Rebuild, sealed: &SegmentSet) -> Result<ShardState> {
 }
 
 /// Gives the dedup window its ids again, generation by generation.
-fn restore_window(state: &mut ShardState, sealed: &SegmentSet) -> Result<()> {
+pub(super) fn restore_window(state: &mut ShardState, sealed: &SegmentSet) -> Result<()> {
     for part in state.window_parts() {
         let holds = |segment: &&Arc<Segment>| segment.span().upto > part.after && segment.span().after < part.upto;
         for segment in sealed.segments().iter().filter(holds) {

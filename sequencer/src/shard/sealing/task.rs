@@ -134,7 +134,8 @@ async fn let_go(shard: &Shard, sealing: &Sealing, generation: u64) {
     }
     let before = sealing.publish();
     tracing::debug!(shard = shard.id().0, generation, "a segment is published");
-    if let Err(error) = shard.group.purge(before).await {
+    let Some(group) = &shard.group else { return };
+    if let Err(error) = group.purge(before).await {
         tracing::warn!(shard = shard.id().0, %error, "the journal keeps what is sealed until the next segment");
     }
 }

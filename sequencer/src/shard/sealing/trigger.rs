@@ -50,7 +50,7 @@ pub(crate) async fn run(shard: Arc<Shard>, when: SealWhen) {
         let holds_back = shard.journal.is_held_back_by(shard.id());
         let is_stuck = shard.core.sealing().is_stuck();
         let weight = Weight { entry_bytes: shard.core.generation_bytes(), record_bytes, holds_back, is_stuck };
-        if shard.group.leading_term().is_some() && is_due(current, now, weight, when) {
+        if shard.leads() && is_due(current, now, weight, when) {
             seal(&shard, number).await;
         } else {
             let _ = runtime::within(LOOK, shard.core.seal_signal().notified()).await;
