@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -108,6 +108,32 @@ fn sigterm_and_sigint_drain_and_exit_0() {
         server.signal(signal);
         assert_eq!(server.exit_code(), Some(0), "{signal}");
     }
+}
+
+#[test]
+fn a_second_signal_ends_a_drain_that_waits_for_a_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path());
+    let clients = server.said.iter().find_map(|line| line.trim().strip_prefix("clients ")).unwrap();
+    let mut client = TcpStream::connect(clients.split_whitespace().next().unwrap()).unwrap();
+    client.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    // Pings whose answers nobody reads, until the server has no more room for them and takes no more.
+    let pings = [10, 0, 0, 0, 1, 0, 2, 0, 1, 0, 0, 0, 8, 7].repeat(1000);
+    let began = Instant::now();
+    let ended = loop {
+        if let Err(error) = client.write_all(&pings) {
+            break error.kind();
+        }
+        assert!(began.elapsed() < PATIENCE, "the server takes pings for ever");
+    };
+    assert!(matches!(ended, ErrorKind::WouldBlock | ErrorKind::TimedOut), "the client is still there: {ended}");
+    server.signal("-TERM");
+    while server.get("/readyz").starts_with("HTTP/1.1 200") {
+        assert!(began.elapsed() < PATIENCE, "it does not drain");
+    }
+    assert!(server.child.try_wait().unwrap().is_none(), "it waits for the client");
+    server.signal("-TERM");
+    assert_eq!(server.exit_code(), Some(130));
 }
 
 #[test]
