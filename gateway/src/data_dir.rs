@@ -89,7 +89,9 @@ pub enum DataDirError {
         owner: Option<Owner>,
     },
     /// A later program made it.
-    #[error("data directory {path} has format {found}, and this program knows formats up to {FORMAT}")]
+    #[error(
+        "data directory {path} has format {found} (its {NODE_FILE} says so), and this program knows formats up to {FORMAT}"
+    )]
     NewerFormat {
         /// The directory.
         path: PathBuf,
