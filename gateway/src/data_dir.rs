@@ -120,6 +120,12 @@ pub enum DataDirError {
         /// Something in it.
         found: String,
     },
+    /// Somebody was making it a node's, and has not come to the end.
+    #[error("{path} was being laid out by an import or a restore that was interrupted")]
+    Unfinished {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is data, but nothing that says whose.
     #[error("data directory {path} has a journal but no {NODE_FILE}")]
     NoIdentity {
@@ -212,6 +218,9 @@ impl DataDir {
     }
 
     fn create_identity(&self, dev: bool, now: &str) -> Result<Identity, DataDirError> {
+        if self.path.join(crate::new_data_dir::MARK).exists() {
+            return Err(DataDirError::Unfinished { path: self.path.clone() });
+        }
         if self.path.join("journal").exists() {
             return Err(DataDirError::NoIdentity { path: self.path.clone() });
         }

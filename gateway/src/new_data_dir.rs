@@ -1,8 +1,8 @@
 //! A data directory in the making: what an import or a restore lays out, and no node starts on before it is whole.
 //!
 //! What always holds: only a directory that is empty, or in which an earlier attempt was interrupted, is taken; it is locked as by
-//! a node meanwhile. From the first moment on it has a `journal/` and no identity, which a node refuses; its identity comes
-//! last, when everything else is synced.
+//! a node meanwhile. From the first moment on a file says that it is not complete, and a node refuses it; its identity
+//! comes last, when everything else is synced.
 
 use std::fs::File;
 use std::io;
@@ -110,7 +110,7 @@ mod tests {
         assert!(matches!(DataDir::lock(&path, &owner()), Err(DataDirError::InUse { .. })));
         drop(new);
         let node = DataDir::lock(&path, &owner()).unwrap();
-        assert!(matches!(node.identity(false, "now"), Err(DataDirError::NoIdentity { .. })));
+        assert!(matches!(node.identity(false, "now"), Err(DataDirError::Unfinished { .. })));
         drop(node);
         let again = NewDataDir::begin(&path, &owner()).unwrap();
         assert!(!path.join("segments").exists(), "an interrupted attempt leaves nothing to the next");

@@ -115,8 +115,8 @@ impl Node {
         }
         let written = Arc::new(Written::default());
         let journal = open_journal(&ready.config, written.clone()).await?;
-        let options = sequencer_options(&ready.config, &ready.identity);
-        let sequencer = Sequencer::open(options, journal.clone(), ready.clock.clone()).await;
+        let (options, from) = (sequencer_options(&ready.config, &ready.identity), ready.identity.restored_from);
+        let sequencer = Sequencer::open_restored(options, from, journal.clone(), ready.clock.clone()).await;
         let sequencer = sequencer.map_err(|error| error::from_sequencer(error, &ready.config.data_dir))?;
         refuse_other_history(&sequencer, &ready.identity, &ready.config.data_dir)?;
         ready.serve(journal, written, sequencer).await

@@ -27,6 +27,15 @@ pub enum Command {
         /// first one decides). The shard's own buckets are those it names it for; the others say where effects go.
         table: Vec<(Bucket, Bucket, ShardId)>,
     },
+    /// Begins another history, of which what is here is the beginning: after a restore of all shards at one causal cut. Ignored
+    /// in the history that it begins.
+    BeginHistory {
+        /// The new one.
+        history: HistoryId,
+        /// The life of the outbox that begins with it, of all shards alike: what the one before was sent, but is not at this cut,
+        /// was never sent.
+        incarnation: u64,
+    },
     /// Appends a message to a conversation.
     Send(Send),
     /// Claims a name at the name's shard; the account is created at its home by an effect.

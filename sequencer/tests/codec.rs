@@ -104,6 +104,9 @@ fn command() -> impl Strategy<Value = Command> {
                 user, session, refresh_hash, expires: TimeMs(expires),
             }
         ),
+        1 => (any::<u128>(), any::<u64>()).prop_map(|(history, incarnation)| Command::BeginHistory {
+            history: HistoryId(history), incarnation,
+        }),
         1 => (user(), user()).prop_map(|(initiator, peer)| Command::OpenDirect { initiator, peer }),
         1 => (conversation(), user(), request(), text(), users()).prop_map(
             |(group, creator, request, name, members)| Command::GroupCreate { group, creator, request, name, members }

@@ -3,8 +3,10 @@
 
 mod world;
 
-use logstore::id::{ConversationId, HistoryId, UserId};
-use sequencer::state::name_home;
+use logstore::SegmentSet;
+use logstore::id::{ConversationId, HistoryId, SegmentOrdinal, UserId};
+use sequencer::state::{Key, name_home};
+use sequencer::store::Row;
 use sequencer::{AccountSeed, Command, Outcome, SequencerOptions};
 
 use world::{SOON, World, id_now, options, text};
@@ -124,4 +126,54 @@ async fn effects_that_their_target_does_not_apply_are_tried_again_later_and_not_
     let others = entries() - before - probes;
     assert!(others < 40, "{others} entries to carry one effect in vain");
     assert_eq!(sender.read(|state, _| state.outbox_targets().len()), 1, "it still waits");
+}
+
+/// What a shard's sealed rows say of a key.
+fn sealed_row(set: &SegmentSet, key: &Key) -> Option<Row> {
+    let value = set.delta_get(&key.encode(), SegmentOrdinal(0)).unwrap().flatten()?;
+    Some(Row::decode(key, &value).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_has_no_effect_that_left_its_outbox_and_did_not_arrive() {
+    let world = World::new(options()).await;
+    let claims = async {
+        let mut users = Vec::new();
+        for n in 0..300 {
+            users.push(world.claim(&format!("user-{n}")).await);
+        }
+        users
+    };
+    let cuts = async {
+        let mut cuts = Vec::new();
+        for _ in 0..8 {
+            cuts.push(world.sequencer.cut().await.unwrap().sealed().await.unwrap());
+        }
+        cuts
+    };
+    let (_, cuts) = tokio::join!(claims, cuts);
+    let mut under_way = 0;
+    for sets in &cuts {
+        for from in sets {
+            for to in sets {
+                let [from_id, to_id] = [from, to].map(|set| set.manifest().shard());
+                let outbox = match sealed_row(from, &Key::Outbox(to_id)) {
+                    Some(Row::Outbox(head)) => head,
+                    _ => continue,
+                };
+                let applied = match sealed_row(to, &Key::Inbox(from_id)) {
+                    Some(Row::Inbox(row)) => row.last,
+                    _ => 0,
+                };
+                assert!(outbox.first <= applied + 1, "{from_id} to {to_id}: {outbox:?}, {applied} applied");
+                under_way += u64::from(outbox.count > 0);
+            }
+        }
+    }
+    assert!(under_way > 0, "some cuts were made while effects were under way");
+    world.outboxes_are_empty().await;
+    // A cut of shards in which nothing happens is what is there.
+    let first = world.sequencer.cut().await.unwrap().sealed().await.unwrap();
+    let second = world.sequencer.cut().await.unwrap().sealed().await.unwrap();
+    assert!(first.iter().zip(&second).all(|(one, other)| one.manifest() == other.manifest()));
 }

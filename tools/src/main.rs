@@ -8,6 +8,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 mod admin;
+mod backup;
 mod bench;
 mod config;
 mod demo;
@@ -76,6 +77,8 @@ enum Command {
     Log(log::Args),
     /// Write everything a running node holds at one moment of all its shards
     Export(export::Args),
+    /// Save what a running node holds, list saves, restore one
+    Backup(backup::Args),
     /// Make a new node's data directory of an export
     Import(import::Args),
     #[command(flatten)]
@@ -108,6 +111,7 @@ fn main() -> std::process::ExitCode {
         Command::Shard(args) => admin::run_shard(args, &globals),
         Command::Log(args) => log::run(args, &globals),
         Command::Export(args) => export::run(args, &globals),
+        Command::Backup(args) => backup::run(args, &globals),
         Command::Import(args) => import::run(args, &globals),
         Command::User(command) => user::run(command, &globals),
     })

@@ -32,9 +32,7 @@ impl From<DataDirError> for StartError {
             DataDirError::BadIdentity { .. } => "put node.toml back from a copy, or use another data directory".into(),
             DataDirError::NotANodes { .. } => "give the --data-dir of a node".into(),
             DataDirError::NotEmpty { .. } => "give a --data-dir that is empty or not there".into(),
-            DataDirError::NoIdentity { path } if path.join(crate::new_data_dir::MARK).exists() => {
-                "run the import or the restore that was interrupted again, or remove the directory".into()
-            }
+            DataDirError::Unfinished { .. } => "run it again, or remove the directory".into(),
             DataDirError::NoIdentity { path } => {
                 format!("put node.toml back from a copy, or remove {} if its messages are not wanted", path.display())
             }

@@ -25,6 +25,7 @@ const ACK_EFFECTS: u8 = 11;
 const SEAL: u8 = 12;
 const PROBE: u8 = 13;
 const MERGE: u8 = 14;
+const BEGIN_HISTORY: u8 = 15;
 const TRIM: u8 = 20;
 const RECALL: u8 = 21;
 const ERASE: u8 = 22;
@@ -44,6 +45,7 @@ pub(super) fn kind_of(command: &Command) -> u8 {
     match command {
         Command::Send(_) => SEND,
         Command::Init { .. } => INIT,
+        Command::BeginHistory { .. } => BEGIN_HISTORY,
         Command::ClaimName { .. } => CLAIM_NAME,
         Command::OpenSession { .. } => OPEN_SESSION,
         Command::RotateSession { .. } => ROTATE_SESSION,
@@ -78,6 +80,10 @@ pub(super) fn put_fields(out: &mut impl Sink, command: &Command) {
                 out.u16(to.0);
                 out.u16(shard.0);
             });
+        }
+        Command::BeginHistory { history, incarnation } => {
+            out.u128(history.0);
+            out.u64(*incarnation);
         }
         Command::ClaimName { name, seed, request } => {
             out.u128(request.0);
@@ -179,6 +185,7 @@ fn read_kind(head: &CommandHead, f: &mut Fields<'_>) -> Result<Command, Malforme
             table_epoch: f.u64()?,
             table: f.list(6, |f| Ok((Bucket(f.u16()?), Bucket(f.u16()?), ShardId(f.u16()?))))?,
         },
+        BEGIN_HISTORY => Command::BeginHistory { history: HistoryId(f.u128()?), incarnation: f.u64()? },
         CLAIM_NAME => {
             let request = ClientMsgId(f.u128()?);
             Command::ClaimName { name: f.text()?, seed: AccountSeed { password_phc: f.text()? }, request }

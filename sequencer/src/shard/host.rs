@@ -56,9 +56,20 @@ impl Sequencer {
     /// Opens the shards found in the journal (or creates `options.shards` of them), replays what is not sealed, elects, and
     /// starts proposers, outbox pumps and sealing. Segments lie on the journal's disk.
     pub async fn open(options: SequencerOptions, journal: Journal, clock: Arc<dyn Clock>) -> Result<Arc<Sequencer>> {
+        Sequencer::open_restored(options, None, journal, clock).await
+    }
+
+    /// The same of shards that were restored of another history, unless it is `None`: those that are still of that one
+    /// begin the history of the options, and the next life of their outboxes, before anything else happens.
+    pub async fn open_restored(
+        options: SequencerOptions,
+        from: Option<HistoryId>,
+        journal: Journal,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Sequencer>> {
         let ticker = Ticker::start().map_err(|source| Error::Thread { what: "ticker", source })?;
         let cache = Arc::new(BlockCache::new(options.block_cache_bytes));
-        let opening = Opening { options, journal, cache, clock, ticker };
+        let opening = Opening { options, restored_from: from, journal, cache, clock, ticker };
         opening.open().await.map(Arc::new)
     }
 
@@ -151,6 +162,8 @@ struct Started {
 /// What opening needs.
 struct Opening {
     options: SequencerOptions,
+    /// The history that shards are restored of.
+    restored_from: Option<HistoryId>,
     journal: Journal,
     /// Sealed blocks of all shards.
     cache: Arc<BlockCache>,
@@ -173,6 +186,7 @@ impl Opening {
         for shard in &shards {
             plan.initialize(shard).await?;
         }
+        let history = self.begin_history(plan.history, &shards).await?;
         carrier.connect(shards.clone());
         let when = SealWhen { bytes: self.options.seal_bytes, age_ms: self.options.seal_age.as_millis() as u64 };
         let sealing = SealingOptions { turns: Turns::new(), bytes_per_second: self.options.seal_bytes_per_second };
@@ -188,7 +202,30 @@ impl Opening {
         running.ticker = Some(self.ticker);
         let table = bucket_table(&shards)?;
         let (running, cutting) = (Mutex::new(running), tokio::sync::Mutex::default());
-        Ok(Sequencer { shards, table, history: plan.history, running, acks, cutting, damage: None })
+        Ok(Sequencer { shards, table, history, running, acks, cutting, damage: None })
+    }
+
+    /// Begins the new history in the shards that are still of the one they were restored of. A crash leaves some in each: the
+    /// others follow with the same life, for it is counted from those that are left.
+    async fn begin_history(&self, found: HistoryId, shards: &[Arc<Shard>]) -> Result<HistoryId> {
+        let Some(from) = self.restored_from else { return Ok(found) };
+        let history = self.options.history;
+        let is_left = |shard: &&Arc<Shard>| shard.read(|state, _| state.history()) == Some(from);
+        let left: Vec<_> = shards.iter().filter(is_left).collect();
+        if left.is_empty() {
+            return Ok(found);
+        }
+        let last = left.iter().map(|shard| shard.read(|state, _| state.incarnation())).max().unwrap_or(0);
+        for shard in left {
+            match shard.execute(Command::BeginHistory { history, incarnation: last + 1 }).await {
+                Ok(Outcome::Done) => {}
+                other => {
+                    let what = format!("its new history ended in {other:?}");
+                    return Err(Error::Raft { shard: shard.id(), what });
+                }
+            }
+        }
+        Ok(history)
     }
 
     /// Replays and elects, all shards at once.

@@ -128,6 +128,7 @@ impl ShardState {
             Command::Init { history, incarnation, table_epoch, table } => {
                 Ok(self.init(history, incarnation, table_epoch, table))
             }
+            Command::BeginHistory { history, incarnation } => self.begin_history(history, incarnation),
             Command::ClaimName { name, seed, request } => self.claim_name(name, seed, request, out),
             Command::OpenSession { user, session, refresh_hash, expires } => {
                 self.open_session(user, session, refresh_hash, expires)

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use logstore::id::{ConversationId, ShardId};
+use logstore::id::{ConversationId, HistoryId, ShardId};
 
 use super::ShardState;
 use crate::{Applied, Effect, Outcome, Refusal};
@@ -147,6 +147,23 @@ impl ShardState {
             out.outbox_changed = true;
         }
         Outcome::Done
+    }
+
+    /// All shards go on from one causal cut, so numbers go on too: what waits here is what its target has not applied, or
+    /// ignores. Only what the life before this one sends from elsewhere is dropped.
+    pub(super) fn begin_history(&mut self, history: HistoryId, incarnation: u64) -> Result<Outcome, Refusal> {
+        if self.own.history == Some(history) {
+            return Ok(Outcome::Done);
+        }
+        if incarnation <= self.own.incarnation {
+            return Err(Refusal::NotAllowed);
+        }
+        (self.own.history, self.own.incarnation) = (Some(history), incarnation);
+        let known: Vec<(ShardId, InboxRow)> = self.inboxes.iter().map(|(from, row)| (*from, *row)).collect();
+        for (from, InboxRow { last, .. }) in known {
+            self.inboxes.insert(from, InboxRow { incarnation, last });
+        }
+        Ok(Outcome::Done)
     }
 
     fn effect(&mut self, effect: Effect, out: &mut Applied) {

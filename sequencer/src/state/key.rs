@@ -97,6 +97,7 @@ pub fn keys(command: &Command, touch: &mut impl FnMut(Key)) {
             touch(Key::Member(recall.conversation, recall.actor));
         }
         Command::Init { .. }
+        | Command::BeginHistory { .. }
         | Command::Seal
         | Command::Merge { .. }
         | Command::Probe

@@ -19,6 +19,7 @@ use logstore::segment::BlockCache;
 use serde::Serialize;
 
 use crate::admin::connect_with;
+use crate::backup::{self, store::Store};
 use crate::bench::accounts::AdminArgs;
 use crate::exit::{Failure, Outcome};
 use crate::jsonl::{self, Selection, Written};
@@ -37,6 +38,7 @@ const CACHE_BYTES: u64 = 8 << 20;
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     skein export --format jsonl --out all.jsonl --data-dir ./skein-data\n  \
+    skein export --format native --out ./exported --data-dir ./skein-data\n  \
     skein export --format jsonl --out - --conversation 80000000000000000000000000000007 --admin-key admin.pem\n\n\
     The node serves on meanwhile. All shards are cut at one moment; JSON lines are the same bytes for the same content,\n\
     whatever cluster it lies in. They hold password hashes: keep them as you keep the data directory.")]
@@ -50,6 +52,9 @@ pub struct Args {
     /// Only this conversation and its members, by its 32 hex digits; may be repeated
     #[arg(long = "conversation", value_name = "ID", value_parser = parse_conversation)]
     conversations: Vec<ConversationId>,
+    /// Hard links instead of copies, where PATH and --data-dir are on one file system (--format native)
+    #[arg(long, requires = "data_dir")]
+    link: bool,
     /// How long to wait for the segments of the cut
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -62,6 +67,8 @@ pub struct Args {
 enum Format {
     /// One JSON object a line.
     Jsonl,
+    /// Segment files, as a backup of one save: those that lie there under the same identity stay.
+    Native,
 }
 
 /// What was written.
@@ -99,6 +106,25 @@ impl Row for Summary {
 
 /// Runs it.
 pub fn run(args: Args, globals: &Globals) -> Outcome {
+    match args.format {
+        Format::Jsonl => jsonl(args, globals),
+        Format::Native => native(args, globals),
+    }
+}
+
+/// A directory of backups that holds this one alone.
+fn native(args: Args, globals: &Globals) -> Outcome {
+    if !args.conversations.is_empty() {
+        return Err(Failure::Usage("--conversation is for --format jsonl: segments hold many conversations".into()));
+    }
+    let link = args.admin.data_dir.clone().filter(|_| args.link);
+    let store = Store::at(&args.out);
+    let (save, fetched) = backup::save(&store, &args.admin, link, args.timeout, globals)?;
+    store.keep_only(&save)?;
+    Printer::new(globals).one(&backup::row(&save, fetched, "exported")?)
+}
+
+fn jsonl(args: Args, globals: &Globals) -> Outcome {
     let mut printer = Printer::new(globals);
     let runtime = runtime()?;
     let remote = open(&args.admin, globals, runtime.handle(), args.timeout)?;
@@ -108,7 +134,6 @@ pub fn run(args: Args, globals: &Globals) -> Outcome {
         true => Selection::All,
         false => Selection::Some(args.conversations.iter().copied().collect::<HashSet<_>>()),
     };
-    let Format::Jsonl = args.format;
     let written = jsonl_to(&args.out, &sets, &selection)?;
     let cut = remote.exported().shards.iter();
     let cut = cut.map(|at| CutShard { shard: at.shard.0, upto_index: at.upto.0, log_time_ms: at.log_time.0 }).collect();
@@ -150,7 +175,7 @@ pub fn open(
 }
 
 /// The segments of all shards of a cut.
-fn sets(remote: &Remote, disk: &Arc<dyn Disk>) -> Result<Vec<Arc<SegmentSet>>, Failure> {
+pub fn sets(remote: &Remote, disk: &Arc<dyn Disk>) -> Result<Vec<Arc<SegmentSet>>, Failure> {
     let cache = Arc::new(BlockCache::new(CACHE_BYTES));
     let open = |at: &gateway::client::ExportShard| Ok(Arc::new(SegmentSet::open(disk, at.shard, &cache)?));
     remote.exported().shards.iter().map(open).collect()

@@ -8,7 +8,7 @@
 //! starts on and that the next attempt clears; memory is bounded by accounts and conversations, not by records.
 
 use std::fs::File;
-use std::io::{self, BufReader, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,8 +23,10 @@ use logstore::io::Disk;
 use sequencer::founding::{self, NewShards};
 use serde::Serialize;
 
+use crate::backup::{self, store::Store};
 use crate::exit::{Failure, Outcome};
 use crate::jsonl::verify::{Verified, verify};
+use crate::jsonl::{self, Selection};
 use crate::log::Progress;
 use crate::output::{Globals, Printer, Row};
 
@@ -46,7 +48,7 @@ const BUFFER_BYTES: usize = 1 << 20;
     be empty or not there; one that an interrupted import has left is begun anew. Everybody signs in again: open sessions\n\
     and keys are not exported.")]
 pub struct Args {
-    /// JSON lines of `skein export`; `-`: standard input
+    /// What `skein export` wrote: JSON lines (`-`: standard input), or a directory, of which the newest save is taken
     #[arg(value_name = "PATH")]
     path: PathBuf,
     /// The data directory to make
@@ -111,11 +113,17 @@ pub fn run(args: Args, globals: &Globals) -> Outcome {
 
 /// The input as a file that can be read more than once.
 fn open(path: &Path) -> Result<File, Failure> {
-    if path != Path::new("-") {
+    if path != Path::new("-") && !path.is_dir() {
         return Ok(File::open(path).with_context(|| format!("cannot read {}", path.display()))?);
     }
     let mut spool = tempfile::tempfile().context("cannot make a temporary file")?;
-    io::copy(&mut io::stdin().lock(), &mut spool).context("cannot keep standard input")?;
+    if path.is_dir() {
+        let store = Store::at(path);
+        let sets = store.sets(&backup::choose(&store, None, None)?)?;
+        jsonl::write(&sets, &Selection::All, &mut BufWriter::new(&mut spool), &mut || ())?;
+    } else {
+        io::copy(&mut io::stdin().lock(), &mut spool).context("cannot keep standard input")?;
+    }
     spool.flush()?;
     spool.rewind()?;
     Ok(spool)
