@@ -1,3 +1,4 @@
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use fanout::Code;
@@ -70,9 +71,11 @@ fn rots(world: &World, conversation: ConversationId) {
     let dir = world.dir().join(format!("segments/{:05}", world.sequencer.shard_of(conversation).id().0));
     let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let path = names.into_iter().find(|path| path.extension().is_some_and(|end| end == "segment")).unwrap();
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[64 + 30] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    // In place, as rot does it: parts of the file are mapped, and one that is cut under a map ends the process.
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 64 + 30).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 64 + 30).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
