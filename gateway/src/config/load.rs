@@ -139,7 +139,10 @@ impl Provider for Layer {
 }
 
 fn parse_like(default: &Value, text: &str) -> Value {
-    let parsed: Value = text.parse().unwrap_or_else(|infallible| match infallible {});
+    // figment counts letters where it cuts bytes: an escape after a letter outside ASCII makes it panic. Such a text is a text.
+    let is_text = text.contains('\\') && !text.is_ascii();
+    let parsed: Value =
+        if is_text { Value::from(text) } else { text.parse().unwrap_or_else(|infallible| match infallible {}) };
     match (default.as_array(), parsed.as_array()) {
         (Some(_), None) => Value::from(text.split(',').map(str::trim).collect::<Vec<_>>()),
         _ => parsed,

@@ -191,6 +191,18 @@ mod properties {
 
     use super::*;
 
+    #[test]
+    fn an_escape_after_a_letter_outside_ascii_is_refused_like_any_text() {
+        for (key, _) in keys_of(&Config::default()) {
+            let _ = load(&Sources { flags: vec![(key, "\"Σ\\0\"".to_string())], ..Sources::default() });
+        }
+        let refused = load(&Sources {
+            flags: vec![("sequencer.shards".to_string(), "\"Σ\\0\"".to_string())],
+            ..Sources::default()
+        });
+        assert!(refused.is_err());
+    }
+
     proptest! {
         #[test]
         fn no_text_for_any_key_panics(index in 0usize..100, text in "\\PC{0,40}") {
