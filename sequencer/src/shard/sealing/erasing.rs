@@ -34,7 +34,9 @@ type Pending = (Arc<Shard>, Erasure);
 /// Sees the erasures of a node's shards through until it stops.
 pub(crate) async fn run(shards: Vec<Arc<Shard>>, journal: Journal) {
     while !shards.iter().any(|shard| shard.core.is_stopped()) {
-        let pending = pending(&shards);
+        // Off the workers: a look waits for whoever has the state, and one worker that waits may hold up tasks of others.
+        let looked_at = shards.clone();
+        let Ok(pending) = runtime::blocking(move || pending(&looked_at)).await else { return };
         if pending.is_empty() {
             runtime::sleep(LOOK).await;
         } else if let Err(error) = see_through(&shards, &journal, &pending).await {
