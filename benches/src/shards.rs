@@ -250,6 +250,7 @@ fn sequencer_options(options: &ShardsOptions) -> SequencerOptions {
         seal_bytes_per_second: 1 << 40,
         merge_inputs: options.merge_inputs,
         drop_within: Duration::from_secs(24 * 3600),
+        row_cache_bytes: 256 << 20,
         block_cache_bytes: 64 << 20,
     }
 }

@@ -4,7 +4,7 @@
 //! came after; how many members there are is for members to know.
 
 use logstore::id::{ConversationId, ConversationName, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId};
-use sequencer::state::{ConversationRow, MemberRow, ShardState};
+use sequencer::state::{ConversationRow, Look, MemberRow};
 
 use crate::service::ConversationSummary;
 use crate::unread::UnreadSpan;
@@ -30,7 +30,7 @@ struct SeenHead {
 /// The row of a member, or `None` if there is no such conversation here.
 pub(crate) fn look(
     shard: ShardId,
-    state: &ShardState,
+    state: &Look<'_>,
     id: ConversationId,
     user: UserId,
     member: &MemberRow,

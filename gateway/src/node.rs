@@ -305,11 +305,20 @@ impl StatusSource {
         if let Some(parts) = self.parts.get().and_then(std::sync::Weak::upgrade) {
             status.connections = parts.gateway.connections();
             status.written_bytes = Part::ALL.into_iter().map(|part| (part.name(), parts.written.bytes(part))).collect();
-            let figures = if query.digest { Shard::status_with_digest } else { Shard::status };
-            status.shards = parts.sequencer.shards().iter().map(|shard| figures(shard).into()).collect();
+            status.shards = parts.sequencer.shards().iter().map(|shard| figures(shard, query).into()).collect();
         }
         status
     }
+}
+
+fn figures(shard: &Shard, query: StatusQuery) -> sequencer::ShardStatus {
+    if !query.digest {
+        return shard.status();
+    }
+    shard.status_with_digest().unwrap_or_else(|error| {
+        tracing::error!(%error, "a shard is told without its digest");
+        shard.status()
+    })
 }
 
 /// Demo accounts have published passwords: a directory that holds them never serves in earnest, nor the other way round.
@@ -345,6 +354,7 @@ fn sequencer_options(config: &Config, identity: &Identity) -> SequencerOptions {
         seal_bytes_per_second: of.seal_bytes_per_second.0,
         merge_inputs: of.merge_inputs,
         drop_within: of.drop_within.0,
+        row_cache_bytes: of.row_cache_bytes.0,
         block_cache_bytes: of.block_cache_bytes.0,
     }
 }

@@ -110,6 +110,20 @@ pub enum Error {
         /// Why not.
         what: &'static str,
     },
+    /// Sealed rows of state cannot be read now.
+    #[error("shard {shard}: sealed state cannot be read: {source}")]
+    SealedState {
+        /// The shard.
+        shard: ShardId,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// What is sealed changed every time rows were read.
+    #[error("shard {shard}: its sealed state changes faster than it can be read; try again")]
+    Restless {
+        /// The shard.
+        shard: ShardId,
+    },
     /// A state store is not what was written: it is only a cache, discard it and make it anew from segments.
     #[error("state store {path} of shard {shard}: {what}")]
     StoreDamaged {

@@ -60,7 +60,7 @@ async fn a_conversation_reads_the_same_across_segments_and_memory_and_after_a_re
     assert!(first.iter().zip(1..).all(|(record, seq)| record.head.seq.0 == seq));
     let page = shard.history(groups[0], SeqId(9), SeqId(24), 12, usize::MAX).await.unwrap();
     assert_eq!(seen(&page), seen(&first[8..20]), "a page across all seams ends where it is full");
-    let digest = shard.read(|state, _| state.digest());
+    let digest = shard.status_with_digest().unwrap().digest.unwrap();
     let generation = shard.read(|state, _| state.generation());
     drop(shard);
 

@@ -13,9 +13,9 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use sequencer::state::{
-    ConversationRow, DirectRow, EndedGeneration, ErasedRow, Erasure, Erasures, Floor, GroupRow, InboxRow, Interval,
-    Key, Layout, MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role, SessionRow,
-    ShardRow, Trimmed, Upkeep, UserRow,
+    ConversationRow, DirectRow, EndedGeneration, ErasedRow, Erasure, Erasures, Figures, Floor, GroupRow, InboxRow,
+    Interval, Key, Layout, MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role,
+    SessionRow, ShardRow, Trimmed, Upkeep, UserRow,
 };
 use sequencer::store::Row;
 use sequencer::{AccountSeed, Effect, Retention};
@@ -51,6 +51,8 @@ fn key() -> impl Strategy<Value = Key> {
         conversation().prop_map(Key::trimmed),
         (conversation(), id()).prop_map(|(conversation, seq)| Key::recalled(conversation, SeqId(seq))),
         user().prop_map(Key::Erased),
+        (user(), conversation()).prop_map(|(user, conversation)| Key::Place(user, conversation)),
+        Just(Key::Figures),
     ]
 }
 
@@ -253,6 +255,8 @@ fn row() -> impl Strategy<Value = (Key, Row)> {
         any::<[u64; 2]>().prop_map(|[upto, asked]| {
             (Key::Erased(UserId(1)), Row::Erased(ErasedRow { upto: LogIndex(upto), asked: TimeMs(asked) }))
         }),
+        Just((Key::Place(UserId(1), ConversationId::group(1)), Row::Place)),
+        any::<u64>().prop_map(|conversations| (Key::Figures, Row::Figures(Figures { conversations }))),
     ]
 }
 

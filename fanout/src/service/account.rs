@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logstore::id::{ClientMsgId, TimeMs, UserId};
-use sequencer::state::{ShardState, name_home};
+use sequencer::state::{Look, name_home};
 use sequencer::{AccountSeed, Command, Outcome, Shard};
 
 use super::import;
@@ -46,7 +46,7 @@ impl Accounts {
     pub async fn register(&self, name: &str, password: &str, request: ClientMsgId) -> Result<SessionGrant, Fault> {
         name::check_account(name, &self.core.limits)?;
         check_length(password, &self.core.limits)?;
-        self.check_free(name, request)?;
+        self.check_free(name, request).await?;
         let phc = self.passwords.hash(password).await?;
         let seed = AccountSeed { password_phc: phc.clone() };
         let claim = Command::ClaimName { name: name.to_owned(), seed, request };
@@ -64,8 +64,11 @@ impl Accounts {
         if password.len() as u64 > self.core.limits.password_bytes {
             return Err(bad_credentials());
         }
-        let user = self.confirmed(name);
-        let phc = user.and_then(|user| self.password_of(user));
+        let user = self.confirmed(name).await?;
+        let phc = match user {
+            Some(user) => self.password_of(user).await?,
+            None => None,
+        };
         match (user, self.passwords.verify(password, phc).await?) {
             (Some(user), true) => self.open_session(user, name).await,
             _ => Err(bad_credentials()),
@@ -74,7 +77,7 @@ impl Accounts {
 
     /// Exchanges a refresh secret for the next.
     pub async fn refresh(&self, user: UserId, session: u64, secret: [u8; 32]) -> Result<SessionGrant, Fault> {
-        let name = self.name_of(user).ok_or_else(|| Fault::from(sequencer::Refusal::SessionOver))?;
+        let name = self.name_of(user).await?.ok_or_else(|| Fault::from(sequencer::Refusal::SessionOver))?;
         let next: [u8; 32] = rand::random();
         let expires = self.session_end();
         let rotate = Command::RotateSession {
@@ -94,16 +97,23 @@ impl Accounts {
     }
 
     /// Accounts by exact name; unknown ones are absent. `TooMany` above `limits.find_users`.
-    pub fn find_names(&self, names: &[String]) -> Result<Vec<(UserId, String)>, Fault> {
+    pub async fn find_names(&self, names: &[String]) -> Result<Vec<(UserId, String)>, Fault> {
         self.check_find(names.len())?;
-        let found = names.iter().filter_map(|name| Some((self.confirmed(name)?, name.clone())));
-        Ok(found.collect())
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
+            found.extend(self.confirmed(name).await?.map(|user| (user, name.clone())));
+        }
+        Ok(found)
     }
 
     /// Accounts by id; unknown ones are absent. `TooMany` above `limits.find_users`.
-    pub fn find_ids(&self, ids: &[UserId]) -> Result<Vec<(UserId, String)>, Fault> {
+    pub async fn find_ids(&self, ids: &[UserId]) -> Result<Vec<(UserId, String)>, Fault> {
         self.check_find(ids.len())?;
-        Ok(ids.iter().filter_map(|&id| Some((id, self.name_of(id)?))).collect())
+        let mut found = Vec::with_capacity(ids.len());
+        for &id in ids {
+            found.extend(self.name_of(id).await?.map(|name| (id, name)));
+        }
+        Ok(found)
     }
 
     fn check_find(&self, asked: usize) -> Result<(), Fault> {
@@ -113,18 +123,17 @@ impl Accounts {
     }
 
     /// Refuses early, before a hash is paid for, a name that another account has.
-    fn check_free(&self, name: &str, request: ClientMsgId) -> Result<(), Fault> {
-        let taken = |state: &ShardState| state.name(name).is_some_and(|row| row.confirmed && row.request != request);
-        if self.name_shard(name).read(|state, _| taken(state)) {
+    async fn check_free(&self, name: &str, request: ClientMsgId) -> Result<(), Fault> {
+        let taken = |state: &Look<'_>| state.name(name).is_some_and(|row| row.confirmed && row.request != request);
+        if self.name_shard(name).look(|state, _| taken(state)).await? {
             return Err(sequencer::Refusal::NameTaken.into());
         }
         Ok(())
     }
 
     async fn wait_until_confirmed(&self, name: &str, user: UserId) -> Result<(), Fault> {
-        let confirmed =
-            |state: &ShardState| state.name(name).filter(|row| row.user == user && row.confirmed).map(|_| ());
-        let there = |state: &ShardState| state.user(user).map(|_| ());
+        let confirmed = |state: &Look<'_>| state.name(name).filter(|row| row.user == user && row.confirmed).map(|_| ());
+        let there = |state: &Look<'_>| state.user(user).map(|_| ());
         let claimed = self.name_shard(name).wait_for(EFFECTS_WAIT, confirmed).await;
         let created = self.core.home_of(user).wait_for(EFFECTS_WAIT, there).await;
         claimed.and(created).ok_or_else(|| timeout("creating the account"))
@@ -132,7 +141,7 @@ impl Accounts {
 
     /// A retried registration finds the account of its first attempt: it is the caller's only with the same password.
     async fn check_own(&self, user: UserId, password: &str, phc: &str) -> Result<(), Fault> {
-        let kept = self.password_of(user);
+        let kept = self.password_of(user).await?;
         if kept.as_deref() == Some(phc) || self.passwords.verify(password, kept).await? {
             return Ok(());
         }
@@ -156,18 +165,20 @@ impl Accounts {
     }
 
     /// The account of a name, once it exists.
-    fn confirmed(&self, name: &str) -> Option<UserId> {
+    async fn confirmed(&self, name: &str) -> Result<Option<UserId>, Fault> {
         let shard = self.name_shard(name);
-        shard.read(|state, _| state.name(name).filter(|row| row.confirmed).map(|row| row.user))
+        Ok(shard.look(|state, _| state.name(name).filter(|row| row.confirmed).map(|row| row.user)).await?)
     }
 
-    fn name_of(&self, user: UserId) -> Option<String> {
-        let known = is_user_id(user).then(|| self.core.home_of(user))?;
-        known.read(|state, _| state.user(user).map(|row| row.name.clone()))
+    async fn name_of(&self, user: UserId) -> Result<Option<String>, Fault> {
+        if !is_user_id(user) {
+            return Ok(None);
+        }
+        Ok(self.core.home_of(user).look(|state, _| state.user(user).map(|row| row.name.clone())).await?)
     }
 
-    fn password_of(&self, user: UserId) -> Option<String> {
-        self.core.home_of(user).read(|state, _| state.user(user).map(|row| row.password_phc.clone()))
+    async fn password_of(&self, user: UserId) -> Result<Option<String>, Fault> {
+        Ok(self.core.home_of(user).look(|state, _| state.user(user).map(|row| row.password_phc.clone())).await?)
     }
 }
 

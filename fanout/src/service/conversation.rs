@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use logstore::id::{ConversationId, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId};
+use sequencer::state::{Look, MemberRow};
 use sequencer::{Record, Shard};
 
 use super::open_direct::OpenDirects;
@@ -88,7 +89,7 @@ impl Conversations {
         let most = self.core.limits.list_conversations as usize;
         let limit = if limit == 0 { PAGE_DEFAULT.min(most) } else { limit.min(most) };
         let after = Place::decode(after)?;
-        let mut places = self.places(user, with_left);
+        let mut places = self.places(user, with_left).await?;
         places.retain(|place| after.is_none_or(|after| *place < after));
         places.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
         let next_after = (places.len() > limit).then(|| places[limit - 1].encode());
@@ -101,32 +102,36 @@ impl Conversations {
     }
 
     /// Where each of the user's conversations stands in the list, in no order.
-    fn places(&self, user: UserId, with_left: bool) -> Vec<Place> {
+    async fn places(&self, user: UserId, with_left: bool) -> Result<Vec<Place>, Fault> {
         let mut places = Vec::new();
         for shard in self.core.sequencer.shards() {
-            shard.read(|state, _| {
-                let rows = state.conversations_of(user).filter(|(_, member)| with_left || member.is_active());
-                places.extend(rows.filter_map(|(conversation, member)| {
-                    let row = state.conversation(conversation)?;
-                    Some(Place { time: row::seen_time(row, member), conversation })
-                }));
-            });
+            places.extend(shard.look(|state, _| places_in(state, user, with_left)).await?);
         }
-        places
+        Ok(places)
     }
 
     /// A row with its newest record and unread count; `None` if the user has none.
     async fn summary(&self, user: UserId, id: ConversationId) -> Result<Option<ConversationSummary>, Fault> {
         let shard = self.core.shard_of(id);
-        let row = shard.read(|state, _| {
+        let row = shard.look(|state, _| {
             let member = state.member(id, user)?;
             row::look(shard.id(), state, id, user, member)
         });
+        let row = row.await?;
         let Some(Row { mut summary, visible, unread }) = row else { return Ok(None) };
         summary.last = newest(shard, id, &visible).await?;
         summary.unread = unread.count(user, id, &**shard).await;
         Ok(Some(summary))
     }
+}
+
+fn places_in(state: &Look<'_>, user: UserId, with_left: bool) -> Vec<Place> {
+    let rows = state.conversations_of(user).into_iter().filter(|(_, member)| with_left || member.is_active());
+    let place = |(conversation, member): (ConversationId, &MemberRow)| {
+        let row = state.conversation(conversation)?;
+        Some(Place { time: row::seen_time(row, member), conversation })
+    };
+    rows.filter_map(place).collect()
 }
 
 /// One that rot has reached is left out: a list is not lost with one of its lines.

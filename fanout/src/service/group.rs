@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use logstore::id::{ClientMsgId, ConversationId, ConversationName, SeqId, UserId};
-use sequencer::state::{MemberRow, Role, ShardState};
+use sequencer::state::{Look, MemberRow, MembersAfter, Role};
 use sequencer::{Command, GroupChange, Outcome};
 
 use super::account::unexpected;
@@ -45,7 +45,7 @@ impl Groups {
     ) -> Result<(ConversationId, SeqId, Vec<UserId>), Fault> {
         check_request(request)?;
         name::check_title(name, &self.core.limits)?;
-        self.check_users(&members)?;
+        self.check_users(&members).await?;
         self.check_room(0, members.len() + 1)?;
         let group = group_of(creator, request);
         let create = Command::GroupCreate { group, creator, request, name: name.to_owned(), members };
@@ -63,9 +63,9 @@ impl Groups {
         users: Vec<UserId>,
         request: ClientMsgId,
     ) -> Result<(SeqId, Vec<UserId>), Fault> {
-        self.check_users(&users)?;
+        self.check_users(&users).await?;
         check_group(group)?;
-        self.check_room(self.member_count(group), users.len())?;
+        self.check_room(self.member_count(group).await?, users.len())?;
         let change = GroupChange::new(group, actor, request, users, Vec::new());
         self.change(change).await.map(|(seq, added, _)| (seq, added))
     }
@@ -92,7 +92,7 @@ impl Groups {
     }
 
     /// Members now, paged. Only for members.
-    pub fn members(
+    pub async fn members(
         &self,
         reader: UserId,
         group: ConversationId,
@@ -101,7 +101,15 @@ impl Groups {
     ) -> Result<MembersPage, Fault> {
         check_group(group)?;
         let limit = if limit == 0 { PAGE_MEMBERS_DEFAULT } else { limit.min(PAGE_MEMBERS_MAX) };
-        self.core.shard_of(group).read(|state, _| page(state, reader, group, after, limit))
+        let shard = self.core.shard_of(group);
+        let member_count = shard.look(|state, _| entitled(state, reader, group)).await??;
+        let (mut members, mut next) = (Vec::new(), Some(after.unwrap_or_default()));
+        while let Some(after) = next.filter(|_| members.len() <= limit) {
+            let run = shard.look(|state, _| active_after(state, group, after)).await?;
+            members.extend(run.members);
+            next = run.next_after;
+        }
+        Ok(page(members, limit, member_count))
     }
 
     async fn change(&self, change: GroupChange) -> Result<(SeqId, Vec<UserId>, Vec<UserId>), Fault> {
@@ -114,9 +122,9 @@ impl Groups {
         }
     }
 
-    fn check_users(&self, users: &[UserId]) -> Result<(), Fault> {
+    async fn check_users(&self, users: &[UserId]) -> Result<(), Fault> {
         self.check_count(users.len())?;
-        match self.core.missing(users).first() {
+        match self.core.missing(users).await?.first() {
             None => Ok(()),
             Some(user) => Err(Fault::new(Code::NoSuchUser, format!("no such user: {user}"))),
         }
@@ -134,8 +142,8 @@ impl Groups {
         fits.then_some(()).ok_or_else(|| Fault::new(Code::LimitReached, format!("a group has at most {most} members")))
     }
 
-    fn member_count(&self, group: ConversationId) -> usize {
-        self.core.shard_of(group).read(|state, _| count(state, group) as usize)
+    async fn member_count(&self, group: ConversationId) -> Result<usize, Fault> {
+        Ok(self.core.shard_of(group).look(|state, _| count(state, group) as usize).await?)
     }
 }
 
@@ -160,27 +168,37 @@ fn check_group(id: ConversationId) -> Result<(), Fault> {
     }
 }
 
-fn page(
-    state: &ShardState,
-    reader: UserId,
-    group: ConversationId,
-    after: Option<UserId>,
-    limit: usize,
-) -> Result<MembersPage, Fault> {
+/// How many members there are, if the reader may know.
+fn entitled(state: &Look<'_>, reader: UserId, group: ConversationId) -> Result<u32, Fault> {
     let row = state.member(group, reader).ok_or_else(no_such_conversation)?;
-    if !row.is_active() {
-        return Err(not_member());
-    }
-    let active = state.members(group).filter(|(user, row)| row.is_active() && after.is_none_or(|after| *user > after));
+    if row.is_active() { Ok(count(state, group)) } else { Err(not_member()) }
+}
+
+/// Rows of members that are looked at under one lock.
+const ROWS_PER_LOOK: usize = 1024;
+
+/// Some members of a group, and where the next ones are.
+struct Run {
+    members: Vec<(UserId, Role, SeqId)>,
+    next_after: Option<UserId>,
+}
+
+fn active_after(state: &Look<'_>, group: ConversationId, after: UserId) -> Run {
+    let MembersAfter { users, next_after } = state.members_after(group, after, ROWS_PER_LOOK);
+    let rows = users.into_iter().filter_map(|user| Some((user, state.member(group, user)?)));
+    let active = rows.filter(|(_, row)| row.is_active());
     let joined = |row: &MemberRow| row.intervals.last().map_or(SeqId(0), |i| i.join);
-    let mut members: Vec<_> = active.take(limit + 1).map(|(user, row)| (user, row.role, joined(row))).collect();
+    Run { members: active.map(|(user, row)| (user, row.role, joined(row))).collect(), next_after }
+}
+
+fn page(mut members: Vec<(UserId, Role, SeqId)>, limit: usize, member_count: u32) -> MembersPage {
     let more = members.len() > limit;
     members.truncate(limit);
     let next_after = members.last().filter(|_| more).map(|(user, ..)| *user);
-    Ok(MembersPage { members, next_after, member_count: count(state, group) })
+    MembersPage { members, next_after, member_count }
 }
 
-fn count(state: &ShardState, group: ConversationId) -> u32 {
+fn count(state: &Look<'_>, group: ConversationId) -> u32 {
     state.conversation(group).and_then(|row| row.group.as_ref()).map_or(0, |g| g.member_count)
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logstore::id::{ClientMsgId, UserId};
-use sequencer::state::{ShardState, name_home};
+use sequencer::state::{Look, name_home};
 use sequencer::{AccountSeed, Capacity, Command, Outcome, Proposal, ProposalResult, Shard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -70,7 +70,7 @@ fn shard_position(core: &Core, name: &str) -> usize {
 
 /// Claims the names of one shard and waits until their accounts exist.
 async fn import_on(core: Arc<Core>, shard: Arc<Shard>, claims: Vec<Claim>) -> Vec<(usize, Result<UserId, Fault>)> {
-    let (mut users, wanted) = known(&shard, claims);
+    let (mut users, wanted) = known(&shard, claims).await;
     let deadline = Instant::now() + QUEUE_WAIT;
     let proposals: Vec<_> =
         wanted.chunks(CLAIMS_PER_PROPOSAL).map(|chunk| propose(&shard, chunk.iter().map(command).collect())).collect();
@@ -83,26 +83,44 @@ async fn import_on(core: Arc<Core>, shard: Arc<Shard>, claims: Vec<Claim>) -> Ve
         }
     }
     wait_until_created(&core, &shard, &users).await;
-    users
-        .into_iter()
-        .map(|(position, name, user)| (position, user.and_then(|user| created(&shard, &name, user))))
-        .collect()
+    let mut answers = Vec::with_capacity(users.len());
+    for (position, name, user) in users {
+        let answer = match user {
+            Ok(user) => created(&shard, &name, user).await,
+            Err(fault) => Err(fault),
+        };
+        answers.push((position, answer));
+    }
+    answers
 }
 
 type Claimed = (usize, String, Result<UserId, Fault>);
 
 /// Splits off the names that exist already.
-fn known(shard: &Shard, claims: Vec<Claim>) -> (Vec<Claimed>, Vec<Claim>) {
+async fn known(shard: &Shard, claims: Vec<Claim>) -> (Vec<Claimed>, Vec<Claim>) {
     let mut users = Vec::with_capacity(claims.len());
     let mut wanted = Vec::with_capacity(claims.len());
-    shard.read(|state, _| {
-        for claim in claims {
-            match state.name(&claim.name) {
-                Some(row) => users.push((claim.position, claim.name, Ok(row.user))),
-                None => wanted.push(claim),
+    let mut claims = claims.into_iter().peekable();
+    while claims.peek().is_some() {
+        let some: Vec<Claim> = claims.by_ref().take(CLAIMS_PER_PROPOSAL).collect();
+        let owners = shard.look(|state, _| -> Vec<Option<UserId>> {
+            some.iter().map(|claim| state.name(&claim.name).map(|row| row.user)).collect()
+        });
+        match owners.await {
+            Ok(owners) => {
+                for (claim, owner) in some.into_iter().zip(owners) {
+                    match owner {
+                        Some(user) => users.push((claim.position, claim.name, Ok(user))),
+                        None => wanted.push(claim),
+                    }
+                }
+            }
+            Err(error) => {
+                let fault = Fault::from(error);
+                users.extend(some.into_iter().map(|claim| (claim.position, claim.name, Err(fault.clone()))));
             }
         }
-    });
+    }
     (users, wanted)
 }
 
@@ -131,8 +149,8 @@ async fn settle(
         Ok(Outcome::Claimed { user, .. }) => Ok(user),
         // Somebody registered it meanwhile: then it is an existing name.
         Ok(Outcome::Refused(sequencer::Refusal::NameTaken)) => {
-            let row =
-                core.shard_of(name_home(&claim.name)).read(|state, _| state.name(&claim.name).map(|row| row.user));
+            let shard = core.shard_of(name_home(&claim.name));
+            let row = shard.look(|state, _| state.name(&claim.name).map(|row| row.user)).await?;
             row.ok_or_else(|| sequencer::Refusal::NameTaken.into())
         }
         Ok(Outcome::Refused(refusal)) => Err(refusal.into()),
@@ -149,27 +167,27 @@ fn is_full(result: &Result<Outcome, Capacity>) -> bool {
 /// Waits until every claim is confirmed and every account is at its home; gives up quietly, [`created`] tells which are.
 async fn wait_until_created(core: &Core, shard: &Shard, users: &[Claimed]) {
     let mut confirmed = 0;
-    let look = |state: &ShardState| {
+    let look = |state: &Look<'_>| {
         // Confirmations come about in order: looking on from the first missing one makes each wake-up cheap.
         let is_there = |(_, name, user): &Claimed| user.is_err() || state.name(name).is_some_and(|row| row.confirmed);
         while users.get(confirmed).is_some_and(is_there) {
             confirmed += 1;
         }
-        (confirmed == users.len()).then_some(())
+        (confirmed == users.len() && state.is_complete()).then_some(())
     };
     if shard.wait_for(EFFECTS_WAIT, look).await.is_none() {
         return;
     }
     for user in users.iter().filter_map(|(_, _, user)| user.as_ref().ok()) {
-        let there = |state: &ShardState| state.user(*user).map(|_| ());
+        let there = |state: &Look<'_>| state.user(*user).map(|_| ());
         if core.home_of(*user).wait_for(EFFECTS_WAIT, there).await.is_none() {
             return;
         }
     }
 }
 
-fn created(shard: &Shard, name: &str, user: UserId) -> Result<UserId, Fault> {
-    let confirmed = shard.read(|state, _| state.name(name).is_some_and(|row| row.confirmed));
+async fn created(shard: &Shard, name: &str, user: UserId) -> Result<UserId, Fault> {
+    let confirmed = shard.look(|state, _| state.name(name).is_some_and(|row| row.confirmed)).await?;
     confirmed.then_some(user).ok_or_else(|| timeout("creating the account"))
 }
 

@@ -123,12 +123,13 @@ impl Messages {
     pub async fn history(&self, reader: UserId, query: HistoryQuery) -> Result<HistoryPage, Fault> {
         named(query.conversation)?;
         let shard = self.core.shard_of(query.conversation);
-        let (head, visible) = shard.read(|state, _| {
+        let seen = shard.look(|state, _| {
             let row = state.member(query.conversation, reader).ok_or_else(no_such_conversation)?;
             let conversation = state.conversation(query.conversation).ok_or_else(no_such_conversation)?;
             let seen = Visible::of(row, conversation.last_seq);
             Ok::<_, Fault>((seen.head(), seen.from(conversation.floor().before)))
-        })?;
+        });
+        let (head, visible) = seen.await??;
         let wanted = wanted(&query, &visible, self.core.limits.history_span)?;
         let mut budget = Budget { records: self.page_records(query.limit), bytes: PAGE_BYTES };
         let records = if query.newest_first {

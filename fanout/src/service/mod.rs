@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logstore::id::{ClientMsgId, ConversationId, ConversationName, UserId};
-use sequencer::state::ShardState;
+use sequencer::state::Look;
 use sequencer::{Clock, Command, Outcome, Sequencer, Shard, SystemClock};
 
 use crate::tail::Tails;
@@ -108,21 +108,27 @@ impl Core {
     }
 
     /// Whether an account exists.
-    fn exists(&self, user: UserId) -> bool {
-        is_user_id(user) && self.home_of(user).read(|state, _| state.user(user).is_some())
+    async fn exists(&self, user: UserId) -> Result<bool, Fault> {
+        if !is_user_id(user) {
+            return Ok(false);
+        }
+        Ok(self.home_of(user).look(|state, _| state.user(user).is_some()).await?)
     }
 
     /// Those of `users` that have no account, each home shard asked once.
-    fn missing(&self, users: &[UserId]) -> Vec<UserId> {
+    async fn missing(&self, users: &[UserId]) -> Result<Vec<UserId>, Fault> {
         let mut missing: Vec<UserId> = users.iter().copied().filter(|u| !is_user_id(*u)).collect();
         for shard in self.sequencer.shards() {
-            let mut here =
-                users.iter().copied().filter(|u| is_user_id(*u) && self.home_of(*u).id() == shard.id()).peekable();
-            if here.peek().is_some() {
-                missing.extend(shard.read(|state, _| here.filter(|u| state.user(*u).is_none()).collect::<Vec<_>>()));
+            let is_here = |user: &UserId| is_user_id(*user) && self.home_of(*user).id() == shard.id();
+            let here: Vec<UserId> = users.iter().copied().filter(is_here).collect();
+            if !here.is_empty() {
+                let unknown = |state: &Look<'_>| -> Vec<UserId> {
+                    here.iter().copied().filter(|user| state.user(*user).is_none()).collect()
+                };
+                missing.extend(shard.look(|state, _| unknown(state)).await?);
             }
         }
-        missing
+        Ok(missing)
     }
 
     /// Proposes one command; refusals become faults.
@@ -168,7 +174,7 @@ fn timeout(what: &str) -> Fault {
 }
 
 /// Whether receipts of a conversation are told to its other members.
-pub(crate) fn is_small(state: &ShardState, conversation: ConversationId) -> bool {
+pub(crate) fn is_small(state: &Look<'_>, conversation: ConversationId) -> bool {
     match conversation.name() {
         Some(ConversationName::Group(_)) => {
             let group = state.conversation(conversation).and_then(|c| c.group.as_ref());

@@ -7,7 +7,7 @@
 use logstore::id::{ConversationId, UserId};
 use parking_lot::RwLock;
 use sequencer::Command;
-use sequencer::state::{DirectRow, ShardState};
+use sequencer::state::{DirectRow, Look};
 
 use super::{Core, EFFECTS_WAIT, no_such_user, timeout};
 use crate::Fault;
@@ -25,37 +25,45 @@ impl OpenDirects {
         OpenDirects { places: RwLock::new(vec![0; REMEMBERED]) }
     }
 
-    /// Whether all of these are open.
+    /// Whether all of these are known to be open without a read of a file.
     pub fn all_open(&self, core: &Core, directs: impl Iterator<Item = ConversationId>) -> bool {
-        self.not_open(core, directs).is_empty()
+        let unknown = self.unknown(directs);
+        let is_open = |id: &ConversationId| {
+            let row = core.shard_of(*id).look_in_memory(|state, _| state.direct_state(*id)).flatten();
+            row.is_some_and(|row| row.is_open())
+        };
+        let (open, other): (Vec<_>, Vec<_>) = unknown.into_iter().partition(is_open);
+        self.remember(&open);
+        other.is_empty()
     }
 
     /// Those of `directs` that are not open.
-    pub fn not_open(&self, core: &Core, directs: impl Iterator<Item = ConversationId>) -> Vec<ConversationId> {
-        let unknown = self.unknown(directs);
-        if unknown.is_empty() {
-            return unknown;
+    pub async fn not_open(
+        &self,
+        core: &Core,
+        directs: impl Iterator<Item = ConversationId>,
+    ) -> Result<Vec<ConversationId>, Fault> {
+        let (mut open, mut closed) = (Vec::new(), Vec::new());
+        for id in self.unknown(directs) {
+            let row = core.shard_of(id).look(|state, _| state.direct_state(id)).await?;
+            if row.is_some_and(|row| row.is_open()) { open.push(id) } else { closed.push(id) }
         }
-        let (open, closed): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|&id| {
-            let row = core.shard_of(id).read(|state, _| direct_row(state, id));
-            row.is_some_and(|row| row.is_open())
-        });
         self.remember(&open);
-        closed
+        Ok(closed)
     }
 
     /// Opens a 1:1, or finds it open.
     pub async fn open(&self, core: &Core, user: UserId, peer: UserId) -> Result<(), Fault> {
-        if !core.exists(peer) {
+        if !core.exists(peer).await? {
             return Err(no_such_user());
         }
         let id = ConversationId::direct(user, peer);
-        if self.not_open(core, std::iter::once(id)).is_empty() {
+        if self.not_open(core, std::iter::once(id)).await?.is_empty() {
             return Ok(());
         }
         core.execute(core.home_of(user), Command::OpenDirect { initiator: user, peer }).await?;
         // Both users exist, so it will open; that a home once said otherwise of a peer who came later means nothing.
-        let open = |state: &ShardState| direct_row(state, id).filter(DirectRow::is_open).map(|_| ());
+        let open = |state: &Look<'_>| state.direct_state(id).filter(DirectRow::is_open).map(|_| ());
         core.shard_of(id).wait_for(EFFECTS_WAIT, open).await.ok_or_else(|| timeout("opening the conversation"))?;
         self.remember(&[id]);
         Ok(())
@@ -91,7 +99,3 @@ fn places_of(id: ConversationId) -> [usize; 2] {
 }
 
 const _: () = assert!(REMEMBERED == 1 << (64 - 44), "a place is the top 20 bits of the mix");
-
-fn direct_row(state: &ShardState, id: ConversationId) -> Option<DirectRow> {
-    state.conversation(id).and_then(|row| row.direct)
-}

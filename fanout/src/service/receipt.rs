@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use logstore::Records;
 use logstore::id::{ConversationId, Ordinal, SeqId, ShardId, UserId};
 use parking_lot::Mutex;
-use sequencer::state::ShardState;
+use sequencer::state::Look;
 use sequencer::{Capacity, Command, CursorMove, CursorMoved, Proposal, Refusal, Shard};
 use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
@@ -89,14 +89,13 @@ impl Receipts {
     }
 
     /// The user has received up to these; replicated lazily (within 5 s), merged. One result per cursor that is refused: (position, why).
-    pub fn delivered(&self, user: UserId, moves: &[(ConversationId, SeqId)]) -> Vec<(u32, Fault)> {
+    pub async fn delivered(&self, user: UserId, moves: &[(ConversationId, SeqId)]) -> Vec<(u32, Fault)> {
         let mut passed: Vec<(ShardId, SmallVec<[CursorMoved; 4]>)> = Vec::new();
-        let refused = self.inner.note_all(user, moves, Which::Delivered, |shard, cursor| {
-            match passed.iter_mut().find(|(id, _)| *id == shard) {
-                Some((_, cursors)) => cursors.push(cursor),
-                None => passed.push((shard, SmallVec::from_iter([cursor]))),
-            }
-        });
+        let passing = |shard, cursor| match passed.iter_mut().find(|(id, _)| *id == shard) {
+            Some((_, cursors)) => cursors.push(cursor),
+            None => passed.push((shard, SmallVec::from_iter([cursor]))),
+        };
+        let refused = self.inner.note_all(user, moves, Which::Delivered, passing).await;
         if let Some(tails) = self.inner.tails.get() {
             passed.iter().for_each(|(shard, cursors)| tails.pass_on(*shard, cursors));
         }
@@ -104,8 +103,8 @@ impl Receipts {
     }
 
     /// The user has read up to these; replicated merged, one command a shard and second. Returns when noted, before it is durable.
-    pub fn read(&self, user: UserId, moves: &[(ConversationId, SeqId)]) -> Vec<(u32, Fault)> {
-        self.inner.note_all(user, moves, Which::Read, |_, _| ())
+    pub async fn read(&self, user: UserId, moves: &[(ConversationId, SeqId)]) -> Vec<(u32, Fault)> {
+        self.inner.note_all(user, moves, Which::Read, |_, _| ()).await
     }
 
     /// Replicates everything pending (at disconnect, drain and shutdown).
@@ -116,7 +115,7 @@ impl Receipts {
 
 impl Inner {
     /// Notes moves; `news` hears of those that are to be passed on.
-    fn note_all(
+    async fn note_all(
         &self,
         user: UserId,
         moves: &[(ConversationId, SeqId)],
@@ -125,7 +124,10 @@ impl Inner {
     ) -> Vec<(u32, Fault)> {
         let mut refused = Vec::new();
         for (position, &(conversation, seq)) in moves.iter().enumerate() {
-            let noted = self.check_count(position).and_then(|()| self.note(user, conversation, seq, which));
+            let noted = match self.check_count(position) {
+                Ok(()) => self.note(user, conversation, seq, which).await,
+                Err(fault) => Err(fault),
+            };
             match noted {
                 Ok(Some((shard, cursor))) => news(shard, cursor),
                 Ok(None) => {}
@@ -142,7 +144,7 @@ impl Inner {
     }
 
     /// Notes one move. Gives the cursor if it is news that others are to hear of.
-    fn note(
+    async fn note(
         &self,
         user: UserId,
         conversation: ConversationId,
@@ -151,7 +153,8 @@ impl Inner {
     ) -> Result<Option<(ShardId, CursorMoved)>, Fault> {
         named(conversation)?;
         let shard = self.core.shard_of(conversation);
-        let Some(checked) = shard.read(|state, held| check(state, held, user, conversation, seq, which))? else {
+        let checked = shard.look(|state, held| check(state, held, user, conversation, seq, which)).await?;
+        let Some(checked) = checked? else {
             return Ok(None);
         };
         let mut pending = self.pending_of(shard.id()).lock();
@@ -242,7 +245,7 @@ struct Checked {
 
 /// Whether a member may move its cursor there; `None` if it is there already.
 fn check(
-    state: &ShardState,
+    state: &Look<'_>,
     held: &Records,
     user: UserId,
     conversation: ConversationId,

@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 
 use logstore::id::{ClientMsgId, ConversationId, Ordinal, SeqId, ShardId, TimeMs, UserId};
-use sequencer::state::{Erasure, ShardState};
+use sequencer::state::{Erasure, Look};
 use sequencer::{Command, Outcome, Recall, Record, Retention, Shard};
 
 use super::account::unexpected;
@@ -71,8 +71,8 @@ impl Removals {
         request: ClientMsgId,
     ) -> Result<SeqId, Fault> {
         named(conversation)?;
-        let sees = |state: &ShardState| state.member(conversation, user).is_some_and(|m| m.sees(seq));
-        if !self.core.shard_of(conversation).read(|state, _| sees(state)) {
+        let sees = |state: &Look<'_>| state.member(conversation, user).is_some_and(|m| m.sees(seq));
+        if !self.core.shard_of(conversation).look(|state, _| sees(state)).await? {
             return Err(no_such_conversation());
         }
         let record = self.countable(conversation, seq).await?;
@@ -120,8 +120,8 @@ impl Removals {
     pub async fn trim(&self, conversation: ConversationId, before: SeqId) -> Result<TrimDone, Fault> {
         named(conversation)?;
         let shard = self.core.shard_of(conversation);
-        let row = shard.read(|state, _| state.conversation(conversation).map(|row| (row.last_seq, row.floor())));
-        let (last, floor) = row.ok_or_else(no_such_conversation)?;
+        let row = shard.look(|state, _| state.conversation(conversation).map(|row| (row.last_seq, row.floor())));
+        let (last, floor) = row.await?.ok_or_else(no_such_conversation)?;
         if before > last.next() || before == SeqId(0) {
             return Err(Fault::new(Code::BadRange, format!("the newest record is {last}")));
         }

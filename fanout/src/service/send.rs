@@ -113,7 +113,15 @@ impl Sender {
     /// refuses what follows it in that conversation, until the client begins anew.
     async fn open_and_propose(self: &Arc<Self>, request: Request) {
         let mut failed: HashMap<ConversationId, Fault> = HashMap::new();
-        for conversation in self.opens.not_open(&self.core, directs(&request.messages)) {
+        let named: Vec<ConversationId> = directs(&request.messages).collect();
+        let not_open = match self.opens.not_open(&self.core, named.iter().copied()).await {
+            Ok(not_open) => not_open,
+            Err(fault) => {
+                failed.extend(named.into_iter().map(|conversation| (conversation, fault.clone())));
+                Vec::new()
+            }
+        };
+        for conversation in not_open {
             let Some(ConversationName::Direct(low, high)) = conversation.name() else { continue };
             let peer = if low == request.sender { high } else { low };
             if let Err(fault) = self.opens.open(&self.core, request.sender, peer).await {

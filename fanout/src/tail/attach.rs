@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use logstore::id::{ConversationId, ConversationName, LogIndex, SeqId, ShardId};
 use logstore::{Records, SegmentSet};
+use parking_lot::Mutex;
 use sequencer::Record;
-use sequencer::state::ShardState;
+use sequencer::state::{Look, MemberRow};
 
 use super::hub::{Generation, Hub};
 use super::{Announcement, Attachment, Listener};
@@ -36,31 +37,36 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// Puts the connection into the audience and notes what changed after its cursor.
+    /// Puts the connection into the audience and notes what changed after its cursor; `None`, and nothing is done, if the look is not
+    /// complete.
     pub fn set(
         shard: ShardId,
-        state: &ShardState,
+        state: &Look<'_>,
         held: &Records,
-        hub: &mut Hub,
+        hub: &Mutex<Hub>,
         announcement: Announcement,
         backlog_records: u64,
-    ) -> Fence {
+    ) -> Option<Fence> {
         let Announcement { user, cursor, .. } = announcement;
-        let listener = Listener { gateway: announcement.gateway, connection: announcement.connection };
-        let generation = hub.announce(listener, user, groups_of(state, announcement));
-        let mut rows: Vec<(Row, Missed)> = state
-            .conversations_of(user)
+        let members = state.conversations_of(user);
+        let mut rows: Vec<(Row, Missed)> = members
+            .iter()
             .filter(|(id, member)| state.conversation(*id).is_some_and(|c| row::changed_after(c, member, cursor)))
-            .filter_map(|(id, member)| row::look(shard, state, id, user, member))
+            .filter_map(|(id, member)| row::look(shard, state, *id, user, member))
             .map(|row| {
                 let missed = Missed::of(held, row.summary.conversation, cursor);
                 (row, missed)
             })
             .collect();
+        if !state.is_complete() {
+            return None;
+        }
+        let listener = Listener { gateway: announcement.gateway, connection: announcement.connection };
+        let generation = hub.lock().announce(listener, user, groups_of(&members));
         rows.sort_by_key(|(row, _)| std::cmp::Reverse((row.summary.last_time, row.summary.conversation)));
         let sealed = held.sealed().clone();
         let backlog_records = if announcement.bodies { backlog_records } else { 0 };
-        Fence { announcement, shard, as_of: state.applied(), rows, sealed, backlog_records, generation }
+        Some(Fence { announcement, shard, as_of: state.applied(), rows, sealed, backlog_records, generation })
     }
 
     /// Reads the missed records and makes the unread counts. A conversation that rot has reached comes without records: whoever
@@ -98,12 +104,11 @@ impl Fence {
 }
 
 /// The groups in which the announced user is a member now, and since which record.
-fn groups_of(state: &ShardState, announcement: Announcement) -> impl Iterator<Item = (ConversationId, SeqId)> {
-    let rows = state.conversations_of(announcement.user);
-    let groups = rows.filter(|(id, _)| matches!(id.name(), Some(ConversationName::Group(_))));
+fn groups_of(members: &[(ConversationId, &MemberRow)]) -> impl Iterator<Item = (ConversationId, SeqId)> {
+    let groups = members.iter().filter(|(id, _)| matches!(id.name(), Some(ConversationName::Group(_))));
     groups.filter_map(|(id, member)| {
         let current = member.intervals.last().filter(|i| i.end.is_none())?;
-        Some((id, current.join.max(member.visible_from)))
+        Some((*id, current.join.max(member.visible_from)))
     })
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use sequencer::state::ShardState;
+use sequencer::state::Look;
 use sequencer::{TailBatch, TailReader, TailStep};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 use tokio::sync::watch;
 
 use super::{GatewayId, ShardTail, TailSink};
@@ -52,7 +52,11 @@ pub(super) async fn run(
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match step {
-            Some(TailStep::Batches(batches)) => batches.iter().for_each(|batch| dispatch(&tail, batch, &sinks)),
+            Some(TailStep::Batches(batches)) => {
+                for batch in batches.iter() {
+                    dispatch(&tail, batch, &sinks).await;
+                }
+            }
             Some(TailStep::Reset { floor }) => {
                 tracing::warn!(shard = %tail.shard.id(), %floor, "the tail was lost: connections announce anew");
                 tail.hub.lock().reset();
@@ -65,16 +69,27 @@ pub(super) async fn run(
     }
 }
 
-fn dispatch(tail: &ShardTail, batch: &Arc<TailBatch>, sinks: &Sinks) {
-    let cursors = &batch.applied.cursors;
-    let told_to_all: SmallVec<[bool; 16]> = if cursors.is_empty() {
-        SmallVec::new()
-    } else {
-        let small = |state: &ShardState| cursors.iter().map(|c| is_small(state, c.conversation)).collect();
-        tail.shard.read(|state, _| small(state))
-    };
+async fn dispatch(tail: &ShardTail, batch: &Arc<TailBatch>, sinks: &Sinks) {
+    let told_to_all = told_to_all(tail, batch).await;
     let deliveries = tail.hub.lock().dispatch(batch, &told_to_all);
     for (gateway, delivery) in deliveries {
         sinks.with(gateway, |sink| sink.deliver(delivery));
+    }
+}
+
+/// For each of an entry's cursors, whether the other members are told of it. The rows were in memory when the entry was applied
+/// and are so still, unless the tail is far behind.
+async fn told_to_all(tail: &ShardTail, batch: &TailBatch) -> SmallVec<[bool; 16]> {
+    let cursors = &batch.applied.cursors;
+    if cursors.is_empty() || tail.hub.lock().is_empty() {
+        return smallvec![false; cursors.len()];
+    }
+    let small = |state: &Look<'_>| cursors.iter().map(|cursor| is_small(state, cursor.conversation)).collect();
+    match tail.shard.look(|state, _| small(state)).await {
+        Ok(small) => small,
+        Err(error) => {
+            tracing::warn!(shard = %tail.shard.id(), %error, "receipts are told to their own devices only");
+            smallvec![false; cursors.len()]
+        }
     }
 }

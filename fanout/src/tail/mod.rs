@@ -145,10 +145,11 @@ impl Tails {
     pub async fn announce(&self, shard: ShardId, announcement: Announcement) -> Result<Attachment, Fault> {
         let tail = self.tail(shard).ok_or_else(|| Fault::new(Code::BadField, format!("no shard {shard} here")))?;
         tail.catch_up(announcement.cursor).await?;
-        let fence = tail.shard.read(|state, unsealed| {
-            let mut hub = tail.hub.lock();
-            Fence::set(shard, state, unsealed, &mut hub, announcement, self.limits.attach_records)
+        let fence = tail.shard.look(|state, unsealed| {
+            Fence::set(shard, state, unsealed, &tail.hub, announcement, self.limits.attach_records)
         });
+        let gone = || Fault::later(Code::Timeout, "rows changed meanwhile: announce again", Duration::from_millis(1));
+        let fence = fence.await?.ok_or_else(gone)?;
         let generation = fence.generation;
         let attachment = fence.read(&*tail.shard).await?;
         if tail.hub.lock().is_current(generation) {

@@ -14,9 +14,12 @@ async fn a_registered_account_signs_in_with_its_password_only() {
     for (name, password) in [("ann", "wrong horse"), ("ben", "correct horse"), ("ann", ""), ("", "correct horse")] {
         assert_eq!(accounts.login(name, password).await.unwrap_err().code, Code::BadCredentials, "{name} {password}");
     }
-    assert_eq!(accounts.find_names(&["ann".into(), "ben".into()]).unwrap(), vec![(registered.user, "ann".into())]);
-    assert_eq!(accounts.find_ids(&[registered.user, UserId(5)]).unwrap(), vec![(registered.user, "ann".into())]);
-    assert_eq!(accounts.find_ids(&[UserId(0), UserId(u64::MAX)]).unwrap(), vec![]);
+    assert_eq!(
+        accounts.find_names(&["ann".into(), "ben".into()]).await.unwrap(),
+        vec![(registered.user, "ann".into())]
+    );
+    assert_eq!(accounts.find_ids(&[registered.user, UserId(5)]).await.unwrap(), vec![(registered.user, "ann".into())]);
+    assert_eq!(accounts.find_ids(&[UserId(0), UserId(u64::MAX)]).await.unwrap(), vec![]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,10 +84,10 @@ async fn a_look_up_names_as_many_as_the_table_says() {
     let [ann, ben, cam] = world.users(["ann", "ben", "cam"]).await;
     let accounts = &world.services.accounts;
     let names = ["ann", "nobody", "cam"].map(str::to_owned);
-    assert_eq!(accounts.find_names(&names[..2]).unwrap(), [(ann, "ann".to_owned())]);
-    assert_eq!(accounts.find_names(&names).unwrap_err().code, Code::TooMany);
-    assert_eq!(accounts.find_ids(&[ben, cam]).unwrap().len(), 2);
-    assert_eq!(accounts.find_ids(&[ann, ben, cam]).unwrap_err().code, Code::TooMany);
+    assert_eq!(accounts.find_names(&names[..2]).await.unwrap(), [(ann, "ann".to_owned())]);
+    assert_eq!(accounts.find_names(&names).await.unwrap_err().code, Code::TooMany);
+    assert_eq!(accounts.find_ids(&[ben, cam]).await.unwrap().len(), 2);
+    assert_eq!(accounts.find_ids(&[ann, ben, cam]).await.unwrap_err().code, Code::TooMany);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -101,8 +104,8 @@ async fn thousands_of_accounts_are_imported_at_once_and_again_to_the_same() {
     assert_eq!(distinct.len(), users.len());
     let again: Vec<UserId> = world.services.accounts.import(names).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(again, users);
-    assert_eq!(world.services.accounts.find_ids(&users[..500]).unwrap().len(), 500);
-    assert_eq!(world.services.accounts.find_ids(&users[..501]).unwrap_err().code, Code::TooMany);
+    assert_eq!(world.services.accounts.find_ids(&users[..500]).await.unwrap().len(), 500);
+    assert_eq!(world.services.accounts.find_ids(&users[..501]).await.unwrap_err().code, Code::TooMany);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

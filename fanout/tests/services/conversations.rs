@@ -96,7 +96,7 @@ async fn unread_counts_others_messages_above_the_read_cursor() {
     let conversations = &world.services.conversations;
     let unread = |user, peer| async move { conversations.open_direct(user, peer).await.unwrap().unread };
     assert_eq!((unread(ann, ben).await, unread(ben, ann).await), (2, 3));
-    assert_eq!(world.services.receipts.read(ben, &[(id, SeqId(3))]), vec![]);
+    assert_eq!(world.services.receipts.read(ben, &[(id, SeqId(3))]).await, vec![]);
     world.services.receipts.flush().await;
     assert_eq!((unread(ann, ben).await, unread(ben, ann).await), (2, 1));
 }

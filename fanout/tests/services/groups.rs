@@ -32,19 +32,19 @@ async fn members_come_and_go_and_are_listed_to_members() {
     assert_eq!(nobody_new.1, vec![]);
     assert_eq!(groups.remove(ann, group, vec![ben, dee], id_now()).await.unwrap(), (SeqId(3), vec![ben]));
 
-    let page = groups.members(cam, group, None, 0).unwrap();
+    let page = groups.members(cam, group, None, 0).await.unwrap();
     let mut expected = vec![(ann, Role::Owner, SeqId(1)), (cam, Role::Member, SeqId(2))];
     expected.sort_unstable_by_key(|(user, ..)| *user);
     assert_eq!((page.members, page.next_after, page.member_count), (expected.clone(), None, 2));
-    let first = groups.members(ann, group, None, 1).unwrap();
+    let first = groups.members(ann, group, None, 1).await.unwrap();
     assert_eq!((first.members.as_slice(), first.next_after), (&expected[..1], Some(expected[0].0)));
-    let second = groups.members(ann, group, first.next_after, 1).unwrap();
+    let second = groups.members(ann, group, first.next_after, 1).await.unwrap();
     assert_eq!((second.members.as_slice(), second.next_after), (&expected[1..], None));
 
-    assert_eq!(groups.members(ben, group, None, 0).unwrap_err().code, Code::NotMember);
-    assert_eq!(groups.members(dee, group, None, 0).unwrap_err().code, Code::NoSuchConversation);
+    assert_eq!(groups.members(ben, group, None, 0).await.unwrap_err().code, Code::NotMember);
+    assert_eq!(groups.members(dee, group, None, 0).await.unwrap_err().code, Code::NoSuchConversation);
     assert_eq!(groups.leave(cam, group, id_now()).await.unwrap(), SeqId(4));
-    assert_eq!(groups.members(cam, group, None, 0).unwrap_err().code, Code::NotMember);
+    assert_eq!(groups.members(cam, group, None, 0).await.unwrap_err().code, Code::NotMember);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,7 +65,7 @@ async fn who_may_not_is_told_so_and_changes_nothing() {
         let unknown = groups.add(ann, group, vec![ben, user], id_now()).await;
         assert_eq!(unknown.unwrap_err().code, Code::NoSuchUser);
     }
-    assert_eq!(groups.members(ann, group, None, 0).unwrap().member_count, 2);
+    assert_eq!(groups.members(ann, group, None, 0).await.unwrap().member_count, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

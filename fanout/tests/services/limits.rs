@@ -45,7 +45,7 @@ async fn each_bound_holds_at_its_value_and_refuses_one_more() {
 
     let group = world.group(ann, &[]).await;
     let moves = vec![(group, logstore::id::SeqId(1)); 3];
-    let refused = world.services.receipts.read(ann, &moves);
+    let refused = world.services.receipts.read(ann, &moves).await;
     assert_eq!(refused.iter().map(|(at, f)| (*at, f.code)).collect::<Vec<_>>(), [(2, Code::TooMany)]);
 
     world.group(ann, &[]).await;

@@ -12,11 +12,11 @@ async fn a_delivered_cursor_is_passed_on_at_once_and_replicated_at_flush() {
     let (anns, bens) = (world.connection(), world.connection());
     world.attach(ann, anns).await;
     world.attach(ben, bens).await;
-    assert_eq!(world.services.receipts.delivered(ben, &[(direct, SeqId(1))]), vec![]);
+    assert_eq!(world.services.receipts.delivered(ben, &[(direct, SeqId(1))]).await, vec![]);
     let passed_on = world.sink.passed_on.lock().clone();
     let told = passed_on.iter().find(|(to, _)| *to == anns).expect("the sender is told at once").1;
     assert_eq!((told.user, told.delivered), (ben, SeqId(1)));
-    assert!(world.services.receipts.delivered(ben, &[(direct, SeqId(1))]).is_empty());
+    assert!(world.services.receipts.delivered(ben, &[(direct, SeqId(1))]).await.is_empty());
     assert_eq!(world.sink.passed_on.lock().len(), passed_on.len(), "said twice, passed on once");
 
     world.services.receipts.flush().await;
@@ -35,7 +35,7 @@ async fn a_read_cursor_is_replicated_within_its_second_and_told_to_all_devices()
     world.attach(ann, anns).await;
     world.attach(ben, phone).await;
     world.attach(ben, laptop).await;
-    assert_eq!(world.services.receipts.read(ben, &[(group, SeqId(2))]), vec![]);
+    assert_eq!(world.services.receipts.read(ben, &[(group, SeqId(2))]).await, vec![]);
     for connection in [anns, phone, laptop] {
         let told = || world.sink.receipts.lock().iter().find(|(to, _)| *to == connection).map(|(_, c)| *c);
         let cursor = eventually(told).await;
@@ -61,8 +61,8 @@ async fn cursors_that_cannot_be_are_refused_one_by_one() {
         vec![(0, Code::CursorAhead), (2, Code::NotMember), (3, Code::NoSuchConversation), (4, Code::CursorAhead)];
     let codes =
         |refused: Vec<(u32, fanout::Fault)>| refused.into_iter().map(|(at, f)| (at, f.code)).collect::<Vec<_>>();
-    assert_eq!(codes(world.services.receipts.delivered(ben, &moves)), expected);
-    assert_eq!(codes(world.services.receipts.read(ben, &moves)), expected);
+    assert_eq!(codes(world.services.receipts.delivered(ben, &moves).await), expected);
+    assert_eq!(codes(world.services.receipts.read(ben, &moves).await), expected);
     world.services.receipts.flush().await;
     let shard = world.sequencer.shard_of(group);
     let row = shard.read(|state, _| state.member(group, ben).unwrap().clone());

@@ -93,7 +93,7 @@ impl Story {
                 let (user, model) = (self.users[user], &mut self.models[group]);
                 let seq = at.index(model.records.len()) as u64 + 1;
                 let receipts = &self.world.services.receipts;
-                assert_eq!(receipts.read(user, &[(self.groups[group], SeqId(seq))]), []);
+                assert_eq!(receipts.read(user, &[(self.groups[group], SeqId(seq))]).await, []);
                 receipts.flush().await;
                 let read = model.read.entry(user).or_default();
                 *read = seq.max(*read);

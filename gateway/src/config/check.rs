@@ -99,6 +99,9 @@ impl Config {
             "must be at least 1MiB".into()
         })?;
         require((2..=64).contains(&sequencer.merge_inputs), "sequencer.merge_inputs", || "must be 2 to 64".into())?;
+        require(sequencer.row_cache_bytes.0 >= 4 << 20, "sequencer.row_cache_bytes", || {
+            "must be at least 4MiB".into()
+        })?;
         require(sequencer.block_cache_bytes.0 >= 4 << 20, "sequencer.block_cache_bytes", || {
             "must be at least 4MiB".into()
         })

@@ -125,6 +125,8 @@ pub struct SequencerConfig {
     pub merge_inputs: usize,
     /// What was trimmed or recalled is gone from segments after this, if no merge comes before.
     pub drop_within: Span,
+    /// Bytes of sealed rows of state kept in memory, all shards together.
+    pub row_cache_bytes: Size,
     /// Bytes of sealed blocks kept in memory, all shards together.
     pub block_cache_bytes: Size,
 }
@@ -244,6 +246,8 @@ impl Default for Config {
                 merge_inputs: 16,
                 // A recall in a large segment costs writing all of it again: once a day bounds that.
                 drop_within: Span(Duration::from_secs(24 * 3600)),
+                // Three eighths for conversations, of some 100 bytes each: a million that are active.
+                row_cache_bytes: Size(256 << 20),
                 block_cache_bytes: Size(256 << 20),
             },
             retention: RetentionConfig { days: 0, records: 0, every: Span(Duration::from_secs(3600)) },
@@ -269,6 +273,7 @@ impl Config {
         config.journal.tail_cache_bytes = Size(128 << 20);
         config.sequencer.tail_bytes = Size(64 << 20);
         config.sequencer.queue_bytes_max = Size(16 << 20);
+        config.sequencer.row_cache_bytes = Size(64 << 20);
         config.sequencer.block_cache_bytes = Size(64 << 20);
         config
     }

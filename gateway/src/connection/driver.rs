@@ -269,15 +269,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 operation::message::send(&self.gateway, &self.connection, &mut self.pipeline, caller, header, body)
             }
             Operation::Hello => self.hello(header, &body),
-            _ if operation::is_quick(operation) => {
-                let answer = operation::answer_now(&self.gateway, self.machine.caller(), operation, &body)?;
-                self.connection.reply(header.operation, header.request_id, |out| out.extend_from_slice(&answer));
-                Ok(())
-            }
-            _ => {
-                operation::spawn(&self.gateway, &self.connection, self.machine.caller(), operation, header, body);
-                Ok(())
-            }
+            _ => match operation::answer_now(&self.gateway, self.machine.caller(), operation, &body) {
+                Some(answer) => {
+                    let answer = answer?;
+                    self.connection.reply(header.operation, header.request_id, |out| out.extend_from_slice(&answer));
+                    Ok(())
+                }
+                None => {
+                    operation::spawn(&self.gateway, &self.connection, self.machine.caller(), operation, header, body);
+                    Ok(())
+                }
+            },
         }
     }
 

@@ -31,17 +31,17 @@ pub(super) async fn seed(services: &Services) -> Result<(), Fault> {
 }
 
 async fn account(services: &Services, name: &str, password: &str, request: ClientMsgId) -> Result<UserId, Fault> {
-    if let Some(user) = find(services, name)? {
+    if let Some(user) = find(services, name).await? {
         return Ok(user);
     }
     match services.accounts.register(name, password, request).await {
         Ok(grant) => Ok(grant.user),
-        Err(fault) if fault.code == Code::NameTaken => find(services, name)?.ok_or(fault),
+        Err(fault) if fault.code == Code::NameTaken => find(services, name).await?.ok_or(fault),
         Err(fault) => Err(fault),
     }
 }
 
-fn find(services: &Services, name: &str) -> Result<Option<UserId>, Fault> {
-    let found = services.accounts.find_names(&[name.to_owned()])?;
+async fn find(services: &Services, name: &str) -> Result<Option<UserId>, Fault> {
+    let found = services.accounts.find_names(&[name.to_owned()]).await?;
     Ok(found.first().map(|(user, _)| *user))
 }

@@ -30,14 +30,14 @@ pub(super) async fn refresh(gateway: &Gateway, body: Bytes) -> Answer {
     Ok(encode(&convert::tokens(gateway.tokens().issue(&grant, gateway.now()))))
 }
 
-pub(super) fn find(gateway: &Gateway, body: Bytes) -> Answer {
+pub(super) async fn find(gateway: &Gateway, body: Bytes) -> Answer {
     let request: proto::FindUsers = parse(body)?;
     let (asked, most) = (request.names.len() + request.ids.len(), gateway.limits().find_users as usize);
     if asked > most {
         return Err(Fault::new(Code::TooMany, format!("{asked} users asked for, at most {most} at a time")));
     }
     let accounts = &gateway.services().accounts;
-    let mut users = accounts.find_names(&request.names)?;
-    users.extend(accounts.find_ids(&convert::users(request.ids))?);
+    let mut users = accounts.find_names(&request.names).await?;
+    users.extend(accounts.find_ids(&convert::users(request.ids)).await?);
     Ok(encode(&proto::FoundUsers { users: users.into_iter().map(convert::user_ref).collect() }))
 }

@@ -34,7 +34,7 @@ pub(super) async fn import_users(gateway: &Gateway, body: Bytes) -> Answer {
     Ok(encode(&imported))
 }
 
-pub(super) fn mint_tokens(gateway: &Gateway, body: Bytes) -> Answer {
+pub(super) async fn mint_tokens(gateway: &Gateway, body: Bytes) -> Answer {
     let request: proto::MintTokens = parse(body)?;
     if request.names.len() > MINT_MAX {
         return Err(Fault::new(Code::TooMany, format!("more than {MINT_MAX} tokens at a time")));
@@ -45,7 +45,7 @@ pub(super) fn mint_tokens(gateway: &Gateway, body: Bytes) -> Answer {
     };
     let mut users = HashMap::with_capacity(request.names.len());
     for names in request.names.chunks(gateway.limits().find_users.max(1) as usize) {
-        users.extend(gateway.services().accounts.find_names(names)?.into_iter().map(|(user, name)| (name, user)));
+        users.extend(gateway.services().accounts.find_names(names).await?.into_iter().map(|(user, name)| (name, user)));
     }
     let mint = |name: &String| {
         let user = users.get(name).ok_or_else(|| no_such_user(name))?;
@@ -58,11 +58,14 @@ pub(super) fn mint_tokens(gateway: &Gateway, body: Bytes) -> Answer {
 pub(super) async fn list_shards(gateway: &Gateway, body: Bytes) -> Answer {
     let request: proto::ListShards = parse(body)?;
     let listed = gateway.sequencer().shards().to_vec();
-    let figures = if request.digest { Shard::status_with_digest } else { Shard::status };
+    let figures = move |shard: &Arc<Shard>| {
+        let figures = if request.digest { shard.status_with_digest()? } else { shard.status() };
+        Ok(convert::shard_info(&figures))
+    };
     // A digest takes seconds on a large node: not on a worker that serves connections.
-    let infos = move || listed.iter().map(|shard| convert::shard_info(&figures(shard))).collect();
+    let infos = move || listed.iter().map(figures).collect::<Result<_, sequencer::Error>>();
     let shards = tokio::task::spawn_blocking(infos).await;
-    let shards = shards.map_err(|_| Fault::new(Code::Internal, "the node is stopping"))?;
+    let shards = shards.map_err(|_| Fault::new(Code::Internal, "the node is stopping"))??;
     Ok(encode(&proto::ShardList { shards }))
 }
 

@@ -14,16 +14,16 @@ const PAGE: usize = 50;
 
 pub(super) async fn open_direct(gateway: &Gateway, caller: Caller, body: Bytes) -> Answer {
     let request: proto::OpenDirect = parse(body)?;
-    let peer = peer(gateway, request)?;
+    let peer = peer(gateway, request).await?;
     let summary = gateway.services().conversations.open_direct(caller.user, peer).await?;
     Ok(encode(&convert::conversation(&summary)))
 }
 
-fn peer(gateway: &Gateway, request: proto::OpenDirect) -> Result<UserId, Fault> {
+async fn peer(gateway: &Gateway, request: proto::OpenDirect) -> Result<UserId, Fault> {
     match (request.user, request.name.is_empty()) {
         (0, true) => Err(Fault::new(Code::BadField, "neither user nor name says who")),
         (0, false) => {
-            let found = gateway.services().accounts.find_names(std::slice::from_ref(&request.name))?;
+            let found = gateway.services().accounts.find_names(std::slice::from_ref(&request.name)).await?;
             let (user, _) = found.first().ok_or_else(|| no_such_user(&request.name))?;
             Ok(*user)
         }

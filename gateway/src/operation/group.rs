@@ -41,12 +41,12 @@ pub(super) async fn leave(gateway: &Gateway, caller: Caller, body: Bytes) -> Ans
     Ok(reply(group, seq, vec![caller.user]))
 }
 
-pub(super) fn members(gateway: &Gateway, caller: Caller, body: Bytes) -> Answer {
+pub(super) async fn members(gateway: &Gateway, caller: Caller, body: Bytes) -> Answer {
     let request: proto::ListMembers = parse(body)?;
     let group = convert::conversation_id(&request.conversation)?;
     let after = (request.after != 0).then_some(UserId(request.after));
     let limit = page(request.limit, PAGE, PAGE as u64);
-    let page = gateway.services().groups.members(caller.user, group, after, limit)?;
+    let page = gateway.services().groups.members(caller.user, group, after, limit).await?;
     Ok(encode(&convert::members(page)))
 }
 

@@ -1,6 +1,6 @@
 //! From an operation's code to a service call, and from its result to an encoded answer.
 //!
-//! One table ([`answer`], and [`answer_now`] for what never waits); the rules themselves are the services'. `hello` and
+//! One table ([`answer`], and [`answer_now`] for what need not wait); the rules themselves are the services'. `hello` and
 //! `message.send` have their own paths: one changes the connection, the other is most of the work.
 
 mod account;
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use fanout::{Code, Fault};
+use futures::FutureExt;
 use logstore::id::ConnectionId;
 use prost::Message;
 
@@ -34,23 +35,21 @@ const ANSWER_BYTES_MAX: usize = SERVER_FRAME_BYTES_MAX - HEADER_BYTES;
 
 type Answer = Result<BytesMut, Fault>;
 
-/// Whether an operation is answered without waiting, on the connection's own task and so in its order.
-pub(crate) fn is_quick(operation: Operation) -> bool {
-    matches!(operation, Operation::Ping | Operation::Delivered | Operation::Read)
-}
-
-/// Answers a quick operation.
-pub(crate) fn answer_now(gateway: &Gateway, caller: Caller, operation: Operation, body: &Bytes) -> Answer {
-    read_only::check(gateway, operation)?;
+/// Answers what needs no waiting, on the connection's own task and so in its order; `None`: it waits, for what is not in memory too,
+/// and gets a task of its own. What such an operation has done by then it may do again.
+pub(crate) fn answer_now(gateway: &Gateway, caller: Caller, operation: Operation, body: &Bytes) -> Option<Answer> {
+    if let Err(fault) = read_only::check(gateway, operation) {
+        return Some(Err(fault));
+    }
     match operation {
-        Operation::Ping => hello::ping(gateway, body),
-        Operation::Delivered => receipt::delivered(gateway, caller, body),
-        Operation::Read => receipt::read(gateway, caller, body),
-        _ => Err(unknown(operation)),
+        Operation::Ping => Some(hello::ping(gateway, body)),
+        Operation::Delivered => receipt::delivered(gateway, caller, body).now_or_never(),
+        Operation::Read => receipt::read(gateway, caller, body).now_or_never(),
+        _ => None,
     }
 }
 
-/// Answers any other operation.
+/// Answers an operation that waits.
 async fn answer(gateway: &Arc<Gateway>, caller: Caller, operation: Operation, body: Bytes) -> Answer {
     read_only::check(gateway, operation)?;
     read_only::answered(gateway, answer_any(gateway, caller, operation, body).await)
@@ -61,7 +60,7 @@ async fn answer_any(gateway: &Arc<Gateway>, caller: Caller, operation: Operation
         Operation::Register => account::register(gateway, body).await,
         Operation::Login => account::login(gateway, body).await,
         Operation::Refresh => account::refresh(gateway, body).await,
-        Operation::FindUsers => account::find(gateway, body),
+        Operation::FindUsers => account::find(gateway, body).await,
         Operation::History => message::history(gateway, caller, body).await,
         Operation::Recall => removal::recall(gateway, caller, body).await,
         Operation::OpenDirect => conversation::open_direct(gateway, caller, body).await,
@@ -70,9 +69,11 @@ async fn answer_any(gateway: &Arc<Gateway>, caller: Caller, operation: Operation
         Operation::AddMembers => group::add(gateway, caller, body).await,
         Operation::RemoveMembers => group::remove(gateway, caller, body).await,
         Operation::LeaveGroup => group::leave(gateway, caller, body).await,
-        Operation::ListMembers => group::members(gateway, caller, body),
+        Operation::ListMembers => group::members(gateway, caller, body).await,
+        Operation::Delivered => receipt::delivered(gateway, caller, &body).await,
+        Operation::Read => receipt::read(gateway, caller, &body).await,
         Operation::ImportUsers => admin::import_users(gateway, body).await,
-        Operation::MintTokens => admin::mint_tokens(gateway, body),
+        Operation::MintTokens => admin::mint_tokens(gateway, body).await,
         Operation::ListShards => admin::list_shards(gateway, body).await,
         Operation::SealShards => admin::seal_shards(gateway, body).await,
         Operation::Trim => removal::trim(gateway, body).await,

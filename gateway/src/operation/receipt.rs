@@ -9,14 +9,14 @@ use crate::connection::Caller;
 use crate::session::Gateway;
 use crate::wire::{convert, proto};
 
-pub(super) fn delivered(gateway: &Gateway, caller: Caller, body: &Bytes) -> Answer {
+pub(super) async fn delivered(gateway: &Gateway, caller: Caller, body: &Bytes) -> Answer {
     let moves = moves(gateway, body)?;
-    Ok(reply(&gateway.services().receipts.delivered(caller.user, &moves)))
+    Ok(reply(&gateway.services().receipts.delivered(caller.user, &moves).await))
 }
 
-pub(super) fn read(gateway: &Gateway, caller: Caller, body: &Bytes) -> Answer {
+pub(super) async fn read(gateway: &Gateway, caller: Caller, body: &Bytes) -> Answer {
     let moves = moves(gateway, body)?;
-    Ok(reply(&gateway.services().receipts.read(caller.user, &moves)))
+    Ok(reply(&gateway.services().receipts.read(caller.user, &moves).await))
 }
 
 fn moves(gateway: &Gateway, body: &Bytes) -> Result<Vec<(ConversationId, SeqId)>, Fault> {

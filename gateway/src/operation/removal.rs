@@ -49,7 +49,7 @@ pub(super) async fn erase_user(gateway: &Gateway, body: Bytes) -> Answer {
     let user = match (request.user, request.name.as_str()) {
         (0, "") => return Err(Fault::new(Code::BadField, "a name or a user")),
         (0, name) => {
-            let found = gateway.services().accounts.find_names(&[name.to_owned()])?;
+            let found = gateway.services().accounts.find_names(&[name.to_owned()]).await?;
             found.first().map(|(user, _)| *user).ok_or_else(|| no_such_user(name))?
         }
         (user, _) => UserId(user),

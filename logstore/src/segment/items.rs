@@ -5,8 +5,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::Segment;
 use super::delta::{self, DeltaRow};
+use super::format::Section;
 use super::record::Item;
 use super::records::Malformed;
 use crate::Result;
@@ -30,7 +33,16 @@ impl Segment {
         let blocks = self.delta_index().len();
         // An index that makes no sense is found out by reading from its beginning.
         let first = self.delta_index().block_of(key).flatten().unwrap_or(0);
-        DeltaRows { segment: self.clone(), blocks, next_block: first, rows: None }
+        DeltaRows { segment: self.clone(), blocks, next_block: first, rows: None, from: Bytes::new(), cached: false }
+    }
+
+    /// The rows of the state delta whose keys are `from` or above, in the order of keys; blocks come through the cache.
+    pub fn delta_rows_at(self: &Arc<Self>, from: &[u8]) -> Result<DeltaRows> {
+        let index = self.delta_index();
+        let block = index.block_of(from).ok_or_else(|| self.rot_in(Section::DeltaIndex))?;
+        let (blocks, next_block) = (index.len(), block.unwrap_or(0));
+        let from = Bytes::copy_from_slice(from);
+        Ok(DeltaRows { segment: self.clone(), blocks, next_block, rows: None, from, cached: true })
     }
 
     fn items_of_block(&self, number: u32) -> Result<VecDeque<Item>> {
@@ -76,12 +88,15 @@ impl Iterator for Items {
     }
 }
 
-/// See [`Segment::delta_rows`].
+/// See [`Segment::delta_rows`] and [`Segment::delta_rows_from`].
 pub struct DeltaRows {
     segment: Arc<Segment>,
     blocks: u32,
     next_block: u32,
     rows: Option<delta::DeltaRows>,
+    /// Rows below it are passed over: they can only be in the first block.
+    from: Bytes,
+    cached: bool,
 }
 
 impl DeltaRows {
@@ -96,13 +111,19 @@ impl DeltaRows {
                 && let Some(row) =
                     rows.next().map_err(|Malformed| self.segment.rot_in_delta_block(self.next_block - 1))?
             {
+                if row.key < self.from {
+                    continue;
+                }
                 return Ok(Some(row));
             }
             if self.next_block == self.blocks {
                 return Ok(None);
             }
             self.next_block += 1;
-            self.rows = Some(self.segment.scan_delta_block(self.next_block - 1)?);
+            self.rows = Some(match self.cached {
+                true => self.segment.cached_delta_block(self.next_block - 1)?,
+                false => self.segment.scan_delta_block(self.next_block - 1)?,
+            });
         }
     }
 }

@@ -152,6 +152,16 @@ impl Segment {
         found.map_err(|Malformed| self.rot_at(entry.place, Section::Delta))
     }
 
+    /// Whether the state delta may say something of a key; `false` only if it certainly does not. Reads no block.
+    pub fn delta_may_hold(&self, key: &[u8]) -> bool {
+        let index = self.delta_index();
+        match index.block_of(key) {
+            Some(Some(block)) => index.may_hold(block, filter::key_hash(key)),
+            Some(None) => false,
+            None => true,
+        }
+    }
+
     pub(super) fn block_index(&self) -> BlockIndex<'_> {
         BlockIndex::new(self.section(Section::BlockIndex), self.section(Section::IdFilter))
     }
@@ -180,6 +190,12 @@ impl Segment {
         let entry = self.delta_index().get(number).ok_or_else(|| self.rot_in(Section::DeltaIndex))?;
         self.cache.count_scan();
         self.read_block(BlockKind::Delta, entry.place).map(DeltaRows::new)
+    }
+
+    /// A block of state rows through the cache.
+    pub(super) fn cached_delta_block(&self, number: u32) -> Result<DeltaRows> {
+        let entry = self.delta_index().get(number).ok_or_else(|| self.rot_in(Section::DeltaIndex))?;
+        self.cached_block(BlockKind::Delta, number, entry.place).map(DeltaRows::new)
     }
 
     /// The run of a conversation in a block: where its row says in the first, from the beginning in those after it.
@@ -303,7 +319,7 @@ impl Segment {
         rot(&self.path, self.info.span, self.footer.section(section).offset, section, what)
     }
 
-    fn rot_in(&self, section: Section) -> Error {
+    pub(super) fn rot_in(&self, section: Section) -> Error {
         self.rot(section, "it verifies, but makes no sense")
     }
 

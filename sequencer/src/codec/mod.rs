@@ -26,7 +26,7 @@ use logstore::id::{BodyHash, ClientMsgId, ConnectionId, ConversationId, LogIndex
 use logstore::{BodyPlace, RecordKind};
 
 pub(crate) use command::{put_membership, put_recall_body, read_membership, read_recall_body};
-pub(crate) use state_row::{StateRow, put_outbox_page, put_recalled, put_trimmed};
+pub(crate) use state_row::{StateRow, put_outbox_page, put_place, put_recalled, put_trimmed};
 
 use crate::command::Batch;
 use crate::{Command, Error, Send};

@@ -17,6 +17,8 @@
 //!        10 trimmed        bucket u16, conversation u128
 //!        11 recalled       bucket u16, conversation u128, seq u64
 //!        12 erased         user u64
+//!        13 place          user u64, conversation u128
+//!        14 figures        none
 //! ```
 //!
 //! What always holds: keys sort as bytes exactly as they sort as [`Key`]s, so that a conversation's members lie side by
@@ -41,11 +43,16 @@ const SHARD: u8 = 9;
 const TRIMMED: u8 = 10;
 const RECALLED: u8 = 11;
 const ERASED: u8 = 12;
+const PLACE: u8 = 13;
+const FIGURES: u8 = 14;
 
 /// Bytes of every key but a name's, at most.
 const KEY_LEN: usize = 1 + 2 + 16 + 8;
 
 impl Key {
+    /// What the keys of rows begin with that are always in memory.
+    pub(crate) const RESIDENT_PREFIXES: [[u8; 1]; 5] = [[OUTBOX], [OUTBOX_PAGE], [INBOX], [SHARD], [FIGURES]];
+
     /// The key's bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(KEY_LEN);
@@ -101,6 +108,12 @@ impl Key {
                 out.put_u8(ERASED);
                 out.put_u64(user.0);
             }
+            Key::Place(user, conversation) => {
+                out.put_u8(PLACE);
+                out.put_u64(user.0);
+                out.put_u128(conversation.0);
+            }
+            Key::Figures => out.put_u8(FIGURES),
         }
         out.freeze()
     }
@@ -108,6 +121,11 @@ impl Key {
     /// Where notes for merges begin among all keys.
     pub(crate) fn first_note() -> Bytes {
         Bytes::from_static(&[TRIMMED])
+    }
+
+    /// Where they end.
+    pub(crate) fn after_notes() -> Bytes {
+        Bytes::from_static(&[ERASED + 1])
     }
 
     /// The inverse of [`Key::encode`].
@@ -128,6 +146,8 @@ impl Key {
                 Key::recalled(in_bucket(&mut f)?, f.array("a seq").map(|bytes| SeqId(u64::from_be_bytes(bytes)))?)
             }
             ERASED => Key::Erased(user(&mut f)?),
+            PLACE => Key::Place(user(&mut f)?, conversation(&mut f)?),
+            FIGURES => Key::Figures,
             _ => return Err(Malformed { offset: 0, what: "a table this version knows" }),
         };
         f.finish()?;

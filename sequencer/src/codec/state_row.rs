@@ -16,9 +16,9 @@ use super::command::{put_effect, put_retention, read_effect, read_retention};
 use super::field::{Fields, Sink};
 use crate::Effect;
 use crate::state::{
-    ConversationRow, DirectRow, EndedGeneration, ErasedRow, Erasure, Erasures, Floor, GroupRow, InboxRow, Interval,
-    Key, Layout, MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role, SessionRow,
-    ShardRow, Trimmed, Upkeep, UserRow,
+    ConversationRow, DirectRow, EndedGeneration, ErasedRow, Erasure, Erasures, Figures, Floor, GroupRow, InboxRow,
+    Interval, Key, Layout, MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role,
+    SessionRow, ShardRow, Trimmed, Upkeep, UserRow,
 };
 use crate::store::Row;
 
@@ -90,6 +90,11 @@ pub(crate) fn put_trimmed(before: SeqId) -> Bytes {
     value(VERSION, |out| out.u64(before.0))
 }
 
+/// The value of a place: its key says all.
+pub(crate) fn put_place() -> Bytes {
+    Bytes::from_static(&[VERSION])
+}
+
 /// The value of a note that a message was recalled.
 pub(crate) fn put_recalled() -> Bytes {
     Bytes::from_static(&[VERSION])
@@ -111,6 +116,8 @@ impl Row {
             Row::Trimmed(before) => put_trimmed(*before),
             Row::Recalled => put_recalled(),
             Row::Erased(row) => row.encode(),
+            Row::Place => put_place(),
+            Row::Figures(row) => row.encode(),
         }
     }
 
@@ -135,7 +142,9 @@ impl Row {
             Key::Erased(_) => Row::Erased(StateRow::decode(version, &mut f)?),
             Key::Trimmed(..) if version == VERSION => Row::Trimmed(SeqId(f.u64()?)),
             Key::Recalled(..) if version == VERSION => Row::Recalled,
-            Key::Trimmed(..) | Key::Recalled(..) => return f.fail("a row of version 1"),
+            Key::Place(..) if version == VERSION => Row::Place,
+            Key::Trimmed(..) | Key::Recalled(..) | Key::Place(..) => return f.fail("a row of version 1"),
+            Key::Figures => Row::Figures(StateRow::decode(version, &mut f)?),
         };
         f.finish()?;
         Ok(row)
@@ -391,6 +400,16 @@ impl StateRow for InboxRow {
 
     fn read(f: &mut Fields<'_>) -> Result<InboxRow, Malformed> {
         Ok(InboxRow { incarnation: f.u64()?, last: f.counter()? })
+    }
+}
+
+impl StateRow for Figures {
+    fn put(&self, out: &mut BytesMut) {
+        out.u64(self.conversations);
+    }
+
+    fn read(f: &mut Fields<'_>) -> Result<Figures, Malformed> {
+        Ok(Figures { conversations: f.u64()? })
     }
 }
 

@@ -40,3 +40,12 @@ pub(crate) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::O
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
+
+/// Drops what takes time to drop off the async workers, where there are any.
+pub(crate) fn drop_elsewhere<T: Send + 'static>(rest: Option<T>) {
+    if let Some(rest) = rest
+        && let Ok(runtime) = tokio::runtime::Handle::try_current()
+    {
+        drop(runtime.spawn_blocking(move || drop(rest)));
+    }
+}

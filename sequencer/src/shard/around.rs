@@ -17,7 +17,7 @@ use super::sealing::{self, Around, MergeWhen};
 use super::{SequencerOptions, Shard};
 use crate::raft::runtime;
 use crate::shard::core::{CoreOptions, ShardCore};
-use crate::store::NothingSealed;
+use crate::store::SealedRows;
 use crate::{Error, Result, SystemClock};
 
 /// The folder of sealed files.
@@ -69,9 +69,11 @@ impl Opening {
         let around = runtime::blocking(move || sealing::restore_around(&disk, id, &cache)).await;
         let around = around.map_err(|_| stopping(id))?;
         let Around { state, sealed, mut damage, is_newest, is_alone } = around;
+        // Every row is in memory and stays there: nothing is ever looked for below.
         let options =
-            CoreOptions { source: Arc::new(NothingSealed), tail_bytes: self.options.tail_bytes, seal_bytes: u64::MAX };
-        let core = Arc::new(ShardCore::above(state, sealed, None, options));
+            CoreOptions { row_cache_bytes: usize::MAX, tail_bytes: self.options.tail_bytes, seal_bytes: u64::MAX };
+        let rows = Arc::new(SealedRows::new(sealed.clone(), 0));
+        let core = Arc::new(ShardCore::above(state, sealed, rows, None, options));
         if is_newest {
             let upto = self.committed(id, is_alone);
             if let Err(error) = self.apply(&core, upto).await {

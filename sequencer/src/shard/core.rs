@@ -14,10 +14,13 @@ use tokio::sync::Notify;
 
 use crate::Applied;
 use crate::raft::checkpoint::Checkpoint;
+use crate::raft::runtime;
 use crate::shard::sealing::{Frozen, Sealing};
 use crate::shard::staging::Staging;
 use crate::shard::tail::{Tail, TailBatch};
 use crate::state::ShardState;
+use crate::store::SealedRows;
+#[cfg(test)]
 use crate::store::StateSource;
 
 /// A shard's state and where its applied entries go.
@@ -25,6 +28,7 @@ pub(crate) struct ShardCore {
     shard: ShardId,
     state: RwLock<(ShardState, Records)>,
     staging: Staging,
+    rows: Arc<SealedRows>,
     tail: Tail,
     applied: AtomicU64,
     sealing: Sealing,
@@ -45,8 +49,8 @@ pub(crate) struct ShardCore {
 
 /// What a core is made with.
 pub(crate) struct CoreOptions {
-    /// What lies below memory.
-    pub(crate) source: Arc<dyn StateSource>,
+    /// Bytes of sealed rows kept in memory.
+    pub(crate) row_cache_bytes: usize,
     /// Bytes of applied entries kept for tail readers.
     pub(crate) tail_bytes: usize,
     /// Bytes of entries after which a generation is sealed.
@@ -60,19 +64,25 @@ impl ShardCore {
         let cache = Arc::new(logstore::segment::BlockCache::new(4 << 20));
         let disk = logstore::io::faulty::FaultyDisk::new().handle();
         let sealed = Arc::new(SegmentSet::open(&disk, shard, &cache).unwrap());
-        ShardCore::above(ShardState::new(shard), sealed, None, CoreOptions { source, tail_bytes, seal_bytes })
+        let rows = Arc::new(SealedRows::new(sealed.clone(), 1 << 20));
+        let options = CoreOptions { row_cache_bytes: 1 << 20, tail_bytes, seal_bytes };
+        let mut core = ShardCore::above(ShardState::above(shard, source.clone()), sealed, rows, None, options);
+        core.staging = Staging::new(source);
+        core
     }
 
     /// The core of a shard whose segments reach up to `checkpoint`, and whose state is as of there, before replay.
     pub(crate) fn above(
         mut state: ShardState,
         sealed: Arc<SegmentSet>,
+        rows: Arc<SealedRows>,
         checkpoint: Option<Checkpoint>,
         options: CoreOptions,
     ) -> ShardCore {
         let (shard, applied, published) = (state.shard(), state.applied(), state.generation() - 1);
-        let CoreOptions { source, tail_bytes, seal_bytes } = options;
+        let CoreOptions { row_cache_bytes, tail_bytes, seal_bytes } = options;
         state.keep_frozen();
+        state.keep_at_most(row_cache_bytes);
         let stored = metrics::counter!("skein_messages_stored_total");
         stored.increment(state.stored());
         let tail = Tail::new(tail_bytes);
@@ -80,7 +90,8 @@ impl ShardCore {
         ShardCore {
             shard,
             state: RwLock::new((state, Records::above(sealed))),
-            staging: Staging::new(source),
+            staging: Staging::new(rows.clone()),
+            rows,
             tail,
             applied: AtomicU64::new(applied.0),
             sealing: Sealing::new(published, checkpoint),
@@ -103,6 +114,11 @@ impl ShardCore {
     /// Looks at applied state; apply waits meanwhile.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, (ShardState, Records)> {
         self.state.read()
+    }
+
+    /// [`ShardCore::read`], unless apply is at work just now.
+    pub(crate) fn try_read(&self) -> Option<RwLockReadGuard<'_, (ShardState, Records)>> {
+        self.state.try_read()
     }
 
     /// The last entry applied.
@@ -132,7 +148,7 @@ impl ShardCore {
 
     /// Applies an entry of commands.
     pub(crate) fn apply(&self, index: LogIndex, payload: &Bytes) -> Arc<TailBatch> {
-        let applied = {
+        let (applied, let_go) = {
             let (state, records) = &mut *self.state.write();
             let applied = state.apply(index, payload);
             std::hint::black_box(records.touch(applied.records.iter().map(|record| record.head.conversation)));
@@ -143,11 +159,12 @@ impl ShardCore {
                 records.freeze(generation);
             }
             self.staging.applied(index, state);
-            applied
+            (applied, state.take_to_drop())
         };
         if applied.outbox_changed {
             self.outbox_signal.notify_one();
         }
+        runtime::drop_elsewhere(let_go);
         if self.count_generation(payload.len() as u64, applied.sealed.is_some()) >= self.seal_bytes {
             self.seal_signal.notify_one();
         }
@@ -189,8 +206,11 @@ impl ShardCore {
 
     /// Everything up to `generation` is in these segments: what memory held of it goes.
     pub(crate) fn published(&self, sealed: Arc<SegmentSet>, generation: u64) {
+        // Rows are looked for there before any of them leaves memory.
+        self.rows.publish(sealed.clone());
         let gone = {
             let (state, records) = &mut *self.state.write();
+            self.staging.sealed_changed();
             state.release_published(generation);
             records.publish(sealed.clone(), generation)
         };
@@ -199,8 +219,14 @@ impl ShardCore {
         self.sealing.hand_out(generation, &sealed);
     }
 
+    /// The shard's sealed rows.
+    pub(crate) fn rows(&self) -> &Arc<SealedRows> {
+        &self.rows
+    }
+
     /// Other segments hold the same from now on.
     pub(crate) fn replaced(&self, sealed: Arc<SegmentSet>) {
+        self.rows.publish(sealed.clone());
         let before = self.state.write().1.replace(sealed);
         // Files may go with it: not under the lock that apply waits for.
         drop(before);

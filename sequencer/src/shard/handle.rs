@@ -14,7 +14,7 @@ use crate::shard::proposer::Proposer;
 use crate::shard::sealing::MergeWhen;
 use crate::shard::tail::TailReader;
 use crate::shard::{Capacity, Proposal, ProposalResult, Record, ShardStatus, history};
-use crate::state::ShardState;
+use crate::state::{Brought, Look, ShardState};
 use crate::{Command, Error, Outcome, Result};
 
 /// Longer than any failover; a probe that takes longer has failed.
@@ -57,27 +57,41 @@ impl Shard {
         self.proposer.forget(connection);
     }
 
-    /// Looks at applied state; keep it short, apply waits meanwhile.
+    /// Looks at what is always in memory of applied state; keep it short, apply waits meanwhile. Rows are for [`Shard::look`].
     pub fn read<T>(&self, look: impl FnOnce(&ShardState, &Records) -> T) -> T {
         let (state, records) = &*self.core.read();
         look(state, records)
     }
 
-    /// Waits until `look` gives `Some`, asked anew after every applied entry; `None` after `limit`, or when the shard stops.
-    pub async fn wait_for<T>(
-        &self,
-        limit: Duration,
-        mut look: impl FnMut(&ShardState) -> Option<T> + Send,
-    ) -> Option<T> {
+    /// Looks at applied state at one index, rows that are not in memory included. `look` is asked again, and what it gave before is
+    /// dropped, while they are read off the async workers: what it does beside looking it does only if
+    /// [`Look::is_complete`]. Keep it short, apply waits meanwhile.
+    pub async fn look<T>(&self, look: impl FnMut(&Look<'_>, &Records) -> T) -> Result<T> {
+        self.core.look(look).await
+    }
+
+    /// The same as far as memory goes; `None` if rows that are not there were asked for.
+    pub fn look_in_memory<T>(&self, look: impl FnOnce(&Look<'_>, &Records) -> T) -> Option<T> {
+        self.core.try_look(&mut Brought::default(), look).ok()
+    }
+
+    /// Waits until `look` gives `Some`, asked anew after every applied entry; `None` after `limit`, or when the shard stops or its
+    /// sealed rows cannot be read.
+    pub async fn wait_for<T>(&self, limit: Duration, mut look: impl FnMut(&Look<'_>) -> Option<T> + Send) -> Option<T> {
         runtime::within(limit, self.seen(&mut look)).await.flatten()
     }
 
-    async fn seen<T>(&self, look: &mut (impl FnMut(&ShardState) -> Option<T> + Send)) -> Option<T> {
+    async fn seen<T>(&self, look: &mut (impl FnMut(&Look<'_>) -> Option<T> + Send)) -> Option<T> {
         loop {
             let mut applied = std::pin::pin!(self.core.applied_signal().notified());
             applied.as_mut().enable();
-            if let Some(found) = self.read(|state, _| look(state)) {
-                return Some(found);
+            match self.look(|state, _| look(state)).await {
+                Ok(None) => {}
+                Ok(Some(found)) => return Some(found),
+                Err(error) => {
+                    tracing::warn!(%error, "a wait for applied state ends");
+                    return None;
+                }
             }
             if self.core.is_stopped() {
                 return None;
@@ -169,15 +183,21 @@ impl Shard {
 
     /// Figures for people, cheap enough to be polled; without a digest.
     pub fn status(&self) -> ShardStatus {
-        self.status_and(|_| None)
+        self.figures()
     }
 
-    /// Figures for people, and the digest of everything. Walks all rows while apply waits: some 0.1 us a row.
-    pub fn status_with_digest(&self) -> ShardStatus {
-        self.status_and(|state| Some(state.digest()))
+    /// Figures for people, and the digest of everything. Walks all rows while apply waits, some 0.1 us a row in memory and 1 us a
+    /// sealed one, and reads files: not for async workers.
+    pub fn status_with_digest(&self) -> Result<ShardStatus> {
+        let (applied, digest) = {
+            let state = &self.core.read().0;
+            (state.applied(), state.digest_over_sealed())
+        };
+        let digest = digest.map_err(|source| Error::SealedState { shard: self.id(), source })?;
+        Ok(ShardStatus { applied, digest: Some(digest), ..self.figures() })
     }
 
-    fn status_and(&self, digest: impl FnOnce(&ShardState) -> Option<u128>) -> ShardStatus {
+    fn figures(&self) -> ShardStatus {
         let group = self.group.as_ref().map(Group::status);
         self.read(|state, unsealed| ShardStatus {
             shard: self.id(),
@@ -188,7 +208,7 @@ impl Shard {
             unsealed_records: unsealed.len(),
             conversations: state.conversation_count(),
             buckets: state.buckets_owned(),
-            digest: digest(state),
+            digest: None,
             troubles: self.troubles(),
         })
     }

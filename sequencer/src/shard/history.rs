@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use logstore::id::{BodyHash, ClientMsgId, ConversationId, LogIndex, SeqId, ShardId, UserId};
 use logstore::segment::{PageEnd, PageRequest, SealedBody, SealedRecord};
-use logstore::{BodyPlace, Journal, RecordHead, RecordKind, SegmentSet, Slot};
+use logstore::{BodyPlace, Journal, RecordHead, RecordKind, Records, SegmentSet, Slot};
 
 use crate::codec::{self, Malformed, View};
 use crate::raft::runtime;
@@ -65,7 +65,7 @@ pub(crate) async fn read(core: &Arc<ShardCore>, journal: &Journal, wanted: Wante
 }
 
 async fn read_once(core: &Arc<ShardCore>, journal: &Journal, wanted: &Wanted) -> Result<Vec<Record>> {
-    let look = look(core, wanted);
+    let look = core.look(|state, held| look(state, held, wanted)).await?;
     let (mut records, complete_upto) = sealed(core.shard(), &look, wanted).await?;
     let mut bytes: usize = records.iter().map(|record| record.body.len()).sum();
     let is_cut = complete_upto < look.sealed_upto.min(wanted.to);
@@ -87,8 +87,7 @@ async fn read_once(core: &Arc<ShardCore>, journal: &Journal, wanted: &Wanted) ->
     Ok(records)
 }
 
-fn look(core: &ShardCore, wanted: &Wanted) -> Look {
-    let (state, held) = &*core.read();
+fn look(state: &state::Look<'_>, held: &Records, wanted: &Wanted) -> Look {
     let (sealed, removed) = (held.sealed().clone(), Removed::of(state, wanted.conversation));
     let Some((first, last)) = held.bounds(wanted.conversation) else {
         return Look { places: Vec::new(), sealed, sealed_upto: SeqId(u64::MAX), removed };

@@ -19,9 +19,10 @@ use crate::shard::outbox::{self, LocalCarrier};
 use crate::shard::proposer::{Proposer, ProposerLimits, ProposerTask};
 use crate::shard::sealing::{self, MergeWhen, Restored, SealWhen, SealingOptions, Turns};
 use crate::shard::{SequencerOptions, Shard, around};
-use crate::store::NothingSealed;
 use crate::{Clock, Command, Error, Outcome, Result};
 
+/// What redb keeps of a shard's store in memory: this part of what its rows may take. Mostly pages that lead to others.
+const STORE_SHARE: usize = 8;
 /// Buckets there are, for ever.
 const BUCKETS: usize = 1 << 16;
 /// The version of a new cluster's bucket table.
@@ -249,20 +250,26 @@ impl Opening {
 
     fn start_one(&self, id: ShardId) -> impl Future<Output = Result<Started>> + Send + use<> {
         let options = CoreOptions {
-            source: Arc::new(NothingSealed),
+            row_cache_bytes: (self.options.row_cache_bytes / self.shards()) as usize,
             tail_bytes: self.options.tail_bytes,
             seal_bytes: self.options.seal_bytes,
         };
+        let store_bytes = options.row_cache_bytes / STORE_SHARE;
         let (node, journal, cache) = (self.options.node, self.journal.clone(), self.cache.clone());
         async move {
             let opened = journal.clone();
-            let restored = runtime::blocking(move || sealing::restore(&opened, id, &cache)).await;
+            let restored = runtime::blocking(move || sealing::restore(&opened, id, &cache, store_bytes)).await;
             let restored = restored.map_err(|_| Error::Raft { shard: id, what: "the node is stopping".to_string() });
-            let Restored { state, sealed, checkpoint } = restored??;
-            let core = Arc::new(ShardCore::above(state, sealed, checkpoint.clone(), options));
+            let Restored { state, sealed, rows, checkpoint } = restored??;
+            let core = Arc::new(ShardCore::above(state, sealed, rows, checkpoint.clone(), options));
             let group = Group::start(node, journal, core.clone(), checkpoint).await?;
             Ok(Started { core, group })
         }
+    }
+
+    /// Shards that share what is configured for all: those found, or those of a new cluster.
+    fn shards(&self) -> u64 {
+        (self.journal.shards().len() as u64).max(u64::from(self.options.shards)).max(1)
     }
 
     /// Starts a shard's proposer.

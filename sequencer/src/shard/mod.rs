@@ -8,6 +8,7 @@ mod cut;
 mod handle;
 mod history;
 mod host;
+mod look;
 mod look_up;
 mod outbox;
 mod pipeline;
@@ -63,6 +64,8 @@ pub struct SequencerOptions {
     pub merge_inputs: usize,
     /// Bodies that were trimmed or recalled are gone from segments after this, if no merge comes before.
     pub drop_within: Duration,
+    /// Bytes of sealed rows of state kept in memory, all shards together.
+    pub row_cache_bytes: u64,
     /// Bytes of sealed blocks kept in memory, all shards together.
     pub block_cache_bytes: u64,
 }

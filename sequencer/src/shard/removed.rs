@@ -9,7 +9,7 @@ use logstore::BodyPlace;
 use logstore::id::ConversationId;
 
 use crate::shard::Record;
-use crate::state::{Erasures, ShardState, Upkeep};
+use crate::state::{Erasures, Look, Upkeep};
 
 /// What was removed of one conversation.
 pub(super) struct Removed {
@@ -19,7 +19,7 @@ pub(super) struct Removed {
 
 impl Removed {
     /// What a state says.
-    pub(super) fn of(state: &ShardState, conversation: ConversationId) -> Removed {
+    pub(super) fn of(state: &Look<'_>, conversation: ConversationId) -> Removed {
         let upkeep = state.conversation(conversation).and_then(|row| row.upkeep.clone());
         Removed { upkeep, erasures: state.erasures().clone() }
     }

@@ -1,7 +1,7 @@
 //! Drives the prefetch stage of a shard: what an entry touches is loaded while the entry is on its way.
 //!
 //! What always holds: reads happen off the async workers; an entry is applied only when all it touches is in memory; a
-//! read that fails is tried again, and its entry waits. With nothing below memory it costs one comparison an entry.
+//! read that fails is tried again, and its entry waits. While every row is in memory it costs one comparison an entry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,15 +31,13 @@ pub(crate) struct Staging {
 
 struct Stage {
     prefetch: Prefetch,
-    /// The newest entry taken in: those found in the log at a start are taken in when they are to be applied.
-    upto: LogIndex,
 }
 
 impl Staging {
     /// A stage above `source`.
     pub(crate) fn new(source: Arc<dyn StateSource>) -> Staging {
         let prefetch = Prefetch::new(source.clone(), PINNED_BYTES_MAX);
-        Staging { source, stage: Mutex::new(Stage { prefetch, upto: LogIndex(0) }), loaded: Notify::new() }
+        Staging { source, stage: Mutex::new(Stage { prefetch }), loaded: Notify::new() }
     }
 
     /// Whether the leader may append more.
@@ -56,9 +54,19 @@ impl Staging {
 
     /// Lets go of what entries after `last` pinned.
     pub(crate) fn truncated(&self, last: LogIndex, state: &mut ShardState) {
-        let mut stage = self.stage.lock();
-        stage.upto = stage.upto.min(last);
-        stage.prefetch.truncate(last.next(), state);
+        self.stage.lock().prefetch.truncate(last.next(), state);
+    }
+
+    /// What is sealed has changed, and rows may leave memory from now on: reads under way read the old.
+    pub(crate) fn sealed_changed(&self) {
+        if !self.source.is_empty() {
+            self.stage.lock().prefetch.sealed_changed();
+        }
+    }
+
+    /// What is below memory.
+    pub(crate) fn source(&self) -> &Arc<dyn StateSource> {
+        &self.source
     }
 
     fn next_load(&self) -> Option<LoadJob> {
@@ -66,25 +74,21 @@ impl Staging {
     }
 }
 
-impl Stage {
-    fn take_in(&mut self, index: LogIndex, payload: &Bytes) {
-        if index > self.upto {
-            self.upto = index;
-            self.prefetch.append(index, payload);
-        }
-    }
-}
-
 impl ShardCore {
-    /// Entries were handed to the log: what they touch is brought to memory meanwhile.
+    /// Entries were handed to the log: what they touch is brought to memory meanwhile. If apply is at work just now it is left
+    /// to [`ShardCore::ready`]: whoever appends does not wait for it.
     pub(crate) fn appended(self: &Arc<Self>, entries: &[Entry]) {
         if self.staging().source.is_empty() {
             return;
         }
+        let Some(looked) = self.try_read() else { return };
+        if looked.0.is_whole() {
+            return;
+        }
         let commands = entries.iter().filter(|entry| entry.kind == EntryKind::Normal);
         let mut stage = self.staging().stage.lock();
-        commands.for_each(|entry| stage.take_in(entry.id.index, &entry.payload));
-        drop(stage);
+        commands.for_each(|entry| stage.prefetch.append(entry.id.index, &entry.payload, &looked.0));
+        drop((stage, looked));
         self.load();
     }
 
@@ -93,15 +97,29 @@ impl ShardCore {
         if self.staging().source.is_empty() {
             return;
         }
-        self.staging().stage.lock().take_in(index, payload);
-        self.load();
         loop {
             let mut loaded = std::pin::pin!(self.staging().loaded.notified());
             loaded.as_mut().enable();
-            if self.staging().stage.lock().prefetch.ready(index) {
+            if self.is_ready(index, payload) {
                 return;
             }
+            self.load();
             loaded.await;
+        }
+    }
+
+    /// Whether everything an entry touches is in memory; if not, it is asked for.
+    pub(crate) fn is_ready(&self, index: LogIndex, payload: &Bytes) -> bool {
+        let looked = self.read();
+        looked.0.has_near(payload) || self.staging().stage.lock().prefetch.ready(index, payload, &looked.0)
+    }
+
+    /// Does every read that may start.
+    #[cfg(test)]
+    pub(crate) fn load_here(&self) {
+        while let Some(job) = self.staging().next_load() {
+            let loaded = job.run().unwrap();
+            self.with_state(|state| self.staging().stage.lock().prefetch.complete(loaded, state));
         }
     }
 
@@ -140,7 +158,7 @@ mod tests {
 
     use super::*;
     use crate::state::{Key, UserRow};
-    use crate::store::Row;
+    use crate::store::{Row, Scanned};
     use crate::{Batch, Command, Outcome, Refusal};
 
     /// One account below memory; every second read of it fails.
@@ -151,6 +169,14 @@ mod tests {
     impl StateSource for Below {
         fn is_empty(&self) -> bool {
             false
+        }
+
+        fn generation(&self) -> u64 {
+            1
+        }
+
+        fn scan(&self, _prefix: &[u8], _after: Option<&[u8]>, _rows_max: usize) -> io::Result<Scanned> {
+            unreachable!("nobody asks who is where")
         }
 
         fn may_contain(&self, key: &Key) -> bool {

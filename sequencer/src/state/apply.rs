@@ -12,10 +12,11 @@ use logstore::id::{
 };
 use logstore::{BodyPlace, RecordKind};
 
+use super::key::keys_of_send;
 use super::send::message_key;
-use super::{ConversationRow, Floor, MemberRow, MergedSpan, OwnRow, ShardState, keys};
+use super::{ConversationRow, Floor, Key, MemberRow, MergedSpan, OwnRow, ShardState, keys};
 use crate::codec::{self, SendView, View};
-use crate::{Applied, Batch, Command, CommittedRecord, Outcome, Refusal, Stored};
+use crate::{Applied, Command, CommittedRecord, Outcome, Refusal, Stored};
 
 /// With so many generations waiting one is folded every 16 entries: faster than any are sealed.
 const FOLD_DOUBLINGS_MAX: usize = 6;
@@ -46,7 +47,7 @@ impl ShardState {
     pub fn apply(&mut self, index: LogIndex, payload: &Bytes) -> Applied {
         self.skip(index);
         let mut out = Applied::new(self.own.shard, index, self.own.time);
-        debug_assert!(self.holds_keys_of(payload), "entry {index}: a key was not brought to memory");
+        debug_assert!(self.has_near(payload), "entry {index}: a key was not brought to memory");
         match codec::check(payload) {
             Ok(batch) => self.apply_batch(batch, &mut out),
             Err(_) => out.outcomes.push(Outcome::Refused(Refusal::Malformed)),
@@ -108,15 +109,12 @@ impl ShardState {
     }
 
     /// Whether everything the entry touches is in memory.
-    fn holds_keys_of(&self, payload: &Bytes) -> bool {
-        if self.below.is_empty() {
-            return true;
+    pub(crate) fn has_near(&self, payload: &Bytes) -> bool {
+        let mut near = true;
+        if !self.is_whole() {
+            keys_of_entry(payload, &mut |key| near = near && self.is_near(&key));
         }
-        let mut holds = true;
-        for command in Batch::decode(payload).map(|batch| batch.commands).unwrap_or_default() {
-            keys(&command, &mut |key| holds &= self.holds(&key));
-        }
-        holds
+        near
     }
 
     fn command(&mut self, command: Command, offset: u32, out: &mut Applied) -> Outcome {
@@ -202,6 +200,7 @@ impl ShardState {
         self.relations.freeze();
         self.outboxes.freeze();
         self.inboxes.freeze();
+        self.index.freeze();
     }
 
     /// A generation is folded in about a thousand steps, one an entry: as many entries as it has at least, at the usual sizes.
@@ -223,11 +222,35 @@ impl ShardState {
         self.relations.fold_step(kept);
         self.outboxes.fold_step(kept);
         self.inboxes.fold_step(kept);
+        self.index.fold_step(kept);
+        self.note_evictions();
+    }
+
+    /// Once a row is only in sealed ones, who is where is asked there too.
+    fn note_evictions(&mut self) {
+        let Some(index) = self.whole_index_to_drop() else { return };
+        self.to_drop.push(index);
     }
 
     /// Refuses what belongs to another shard.
     pub(super) fn check_owned(&self, conversation: ConversationId) -> Result<(), Refusal> {
         if self.owns(conversation) { Ok(()) } else { Err(Refusal::WrongShard) }
+    }
+}
+
+/// Calls `touch` with every key of state that an entry names, some more than once; [`Key::Shard`] apart. One that does not
+/// decode names none.
+pub(crate) fn keys_of_entry(payload: &Bytes, touch: &mut impl FnMut(Key)) {
+    let Ok(batch) = codec::check(payload) else { return };
+    for (_, view) in batch {
+        match view {
+            View::Send(send) => keys_of_send(send.conversation(), send.sender(), touch),
+            View::Other(command) => keys(&command, &mut |key| {
+                if key != Key::Shard {
+                    touch(key);
+                }
+            }),
+        }
     }
 }
 

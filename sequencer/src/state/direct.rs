@@ -88,6 +88,7 @@ impl ShardState {
         let home = u8::from(home_of == low) | u8::from(home_of == high) << 1;
         if self.conversation(conversation).is_none() {
             self.conversations.insert(conversation, empty_direct(out));
+            self.figures.conversations += 1;
         }
         let row = self.conversations.get_mut(&conversation).expect("inserted if it was absent");
         let direct = row.direct.get_or_insert_default();

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use logstore::id::{ConversationId, LogIndex, ShardId, TimeMs, UserId};
 
+use super::index::Layer;
 use super::{
-    ConversationRow, ErasedRow, InboxRow, Key, MemberRow, NameRow, OutboxHead, OutboxRow, RelationRow, ShardRow,
-    ShardState, UserRow,
+    ConversationRow, ErasedRow, Figures, InboxRow, Key, MemberRow, NameRow, OutboxHead, OutboxRow, RelationRow,
+    ShardRow, ShardState, UserRow,
 };
-use crate::codec::{StateRow, put_outbox_page, put_recalled, put_trimmed};
+use crate::codec::{StateRow, put_outbox_page, put_place, put_recalled, put_trimmed};
 use crate::store::Sharded;
 
 /// Frozen generations that are kept whole though nobody asked for them.
@@ -25,6 +26,7 @@ pub(super) struct AtSeal {
     row: ShardRow,
     /// The outboxes that changed, as they were sealed before.
     outboxes_before: Vec<(ShardId, OutboxHead)>,
+    figures: Figures,
 }
 
 /// The rows of one frozen generation. Holding it keeps them in memory: drop it when its segment is published.
@@ -38,6 +40,7 @@ pub struct FrozenGeneration {
     relations: Arc<Sharded<(UserId, UserId), RelationRow>>,
     outboxes: Arc<Sharded<ShardId, OutboxRow>>,
     inboxes: Arc<Sharded<ShardId, InboxRow>>,
+    index: Arc<Layer>,
 }
 
 impl FrozenGeneration {
@@ -70,7 +73,15 @@ impl FrozenGeneration {
         let shard = lazily(|| [(Key::Shard.encode(), Some(self.at.row.encode()))].into_iter());
         let ids = conversations.chain(members).chain(users).chain(names).chain(relations);
         let notes = lazily(|| self.notes());
-        ids.chain(heads).chain(pages).chain(inboxes).chain(shard).chain(notes)
+        let places = lazily(|| self.places());
+        let figures = lazily(|| [(Key::Figures.encode(), Some(self.at.figures.encode()))].into_iter());
+        ids.chain(heads).chain(pages).chain(inboxes).chain(shard).chain(notes).chain(places).chain(figures)
+    }
+
+    fn places(&self) -> impl Iterator<Item = (Bytes, Option<Bytes>)> + '_ {
+        let mut places: Vec<_> = self.index.places().collect();
+        places.sort_unstable();
+        places.into_iter().map(|(user, conversation)| (Key::Place(user, conversation).encode(), Some(put_place())))
     }
 
     /// What was trimmed, recalled and erased in this generation, for merges to find.
@@ -141,6 +152,7 @@ impl ShardState {
             relations: self.relations.frozen(age)?,
             outboxes: self.outboxes.frozen(age)?,
             inboxes: self.inboxes.frozen(age)?,
+            index: self.index.frozen(age)?,
         })
     }
 
@@ -158,7 +170,7 @@ impl ShardState {
     /// The generation has just ended: notes what is in no layer. Called before the layers are frozen.
     pub(super) fn note_seal(&mut self) {
         let heads = self.outboxes.written().filter_map(|(to, _, before)| Some((*to, before?.head())));
-        let at = AtSeal { outboxes_before: heads.collect(), row: self.shard_row() };
+        let at = AtSeal { outboxes_before: heads.collect(), row: self.shard_row(), figures: self.figures };
         self.at_seals.push_back(Arc::new(at));
         while self.at_seals.len() > self.frozen_kept() {
             self.at_seals.pop_front();

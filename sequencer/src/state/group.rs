@@ -51,6 +51,7 @@ impl ShardState {
         }
         let row = GroupRow { name, owner: creator, creator, request, asked, member_count: 0, created: self.own.time };
         self.conversations.insert(group, empty_group(row, out));
+        self.figures.conversations += 1;
         let key = MessageKey { conversation: group, sender: creator, id: request };
         let outcome = self.change_members(&key, asked, added, vec![], offset, out);
         self.set_role(group, creator, Role::Owner, out);
@@ -155,9 +156,9 @@ impl ShardState {
             None => {
                 let row = MemberRow::joined(seq, ordinal, Role::Member, out.index);
                 self.members.insert((group, user), row);
+                self.index.enter(group, user);
             }
         }
-        self.index.enter(group, user);
     }
 
     fn leave(&mut self, group: ConversationId, user: UserId, seq: SeqId, ordinal: Ordinal, out: &Applied) {
@@ -202,28 +203,29 @@ impl ShardState {
         }
     }
 
-    /// The answer to a change whose id was accepted before, for a request of this hash.
-    pub(crate) fn repeated_change(
-        &self,
-        change: &GroupChange,
-        seq: SeqId,
-        asked: BodyHash,
-    ) -> Result<Outcome, Refusal> {
-        let same = asked == hash_of_change(&change.add, &change.remove);
-        if same { Ok(self.change_of(change, seq)) } else { Err(Refusal::IdempotencyConflict) }
+    fn repeated_change(&self, change: &GroupChange, seq: SeqId, asked: BodyHash) -> Result<Outcome, Refusal> {
+        repeated_change(change, seq, asked, |user| self.member(change.group, user))
     }
+}
 
-    /// What a change was answered: of those it named, the ones whose intervals began or ended by its record.
-    fn change_of(&self, change: &GroupChange, seq: SeqId) -> Outcome {
-        let named = |users: &[UserId], by: &dyn Fn(&Interval) -> bool| -> Vec<UserId> {
-            let users: BTreeSet<UserId> = users.iter().copied().collect();
-            let row = |user: UserId| self.member(change.group, user);
-            users.into_iter().filter(|user| row(*user).is_some_and(|row| row.intervals.iter().any(by))).collect()
-        };
-        let added = named(&change.add, &|interval| interval.join == seq);
-        let removed = named(&change.remove, &|interval| interval.end == Some(seq.next()));
-        Outcome::Group { seq, added, removed }
+/// The answer to a change whose id was accepted before, for a request of this hash; `row` gives a member's row.
+pub(super) fn repeated_change<'a>(
+    change: &GroupChange,
+    seq: SeqId,
+    asked: BodyHash,
+    row: impl Fn(UserId) -> Option<&'a MemberRow>,
+) -> Result<Outcome, Refusal> {
+    if asked != hash_of_change(&change.add, &change.remove) {
+        return Err(Refusal::IdempotencyConflict);
     }
+    // Of those it named, the ones whose intervals began or ended by its record.
+    let named = |users: &[UserId], by: &dyn Fn(&Interval) -> bool| -> Vec<UserId> {
+        let users: BTreeSet<UserId> = users.iter().copied().collect();
+        users.into_iter().filter(|user| row(*user).is_some_and(|row| row.intervals.iter().any(by))).collect()
+    };
+    let added = named(&change.add, &|interval| interval.join == seq);
+    let removed = named(&change.remove, &|interval| interval.end == Some(seq.next()));
+    Ok(Outcome::Group { seq, added, removed })
 }
 
 /// Everybody a creation asks for, ascending.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use logstore::id::{SeqId, UserId};
 
-use super::{Role, ShardState};
+use super::{Look, Role};
 use crate::GroupChange;
 
 /// A search for the longest-standing admin, else member; lowest user id among equals.
@@ -26,23 +26,24 @@ type Rank = (bool, SeqId, UserId);
 
 impl<'a> HeirSearch<'a> {
     /// The search that a change makes necessary, if it does: its actor owns the group and leaves it.
-    pub fn begin(state: &ShardState, change: &'a GroupChange) -> Option<HeirSearch<'a>> {
+    pub fn begin(state: &Look<'_>, change: &'a GroupChange) -> Option<HeirSearch<'a>> {
         let owner = state.conversation(change.group)?.group.as_ref()?.owner;
         let leaves = change.actor == owner && change.remove.contains(&owner);
         let removed = || change.remove.iter().copied().collect();
         leaves.then(|| HeirSearch { change, removed: removed(), after: UserId(0), best: None })
     }
 
-    /// Looks at `rows_max` more members; whether there may be more.
-    pub fn step(&mut self, state: &ShardState, rows_max: usize) -> bool {
-        let users = state.index.users_of(self.change.group);
-        let rest = &users[users.partition_point(|user| *user <= self.after)..];
-        for &user in rest.iter().take(rows_max) {
-            self.after = user;
-            let rank = self.rank(state, user);
-            self.best = self.best.into_iter().chain(rank).min();
+    /// Looks at `rows_max` more members; whether there may be more. Of a look that is not complete nothing is taken over, and the same
+    /// members are looked at again.
+    pub fn step(&mut self, state: &Look<'_>, rows_max: usize) -> bool {
+        let next = state.members_after(self.change.group, self.after, rows_max);
+        let best = next.users.iter().filter_map(|&user| self.rank(state, user)).chain(self.best).min();
+        if !state.is_complete() {
+            return true;
         }
-        rest.len() > rows_max
+        self.best = best;
+        self.after = next.next_after.unwrap_or(self.after);
+        next.next_after.is_some()
     }
 
     /// The heir among those looked at; if none of them stays, one of those who come. 0: nobody.
@@ -51,7 +52,7 @@ impl<'a> HeirSearch<'a> {
         self.best.map(|(.., user)| user).or_else(coming).unwrap_or_default()
     }
 
-    fn rank(&self, state: &ShardState, user: UserId) -> Option<Rank> {
+    fn rank(&self, state: &Look<'_>, user: UserId) -> Option<Rank> {
         let row = state.member(self.change.group, user)?;
         let since = row.intervals.last()?.join;
         let stays = row.is_active() && !self.removed.contains(&user);

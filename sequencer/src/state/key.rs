@@ -3,8 +3,9 @@
 //! The shard's own row, outboxes, inboxes and the dedup window are always in memory; they are named all the same, so
 //! that the list is complete.
 
-use logstore::id::{Bucket, ConversationId, SeqId, ShardId, UserId};
+use logstore::id::{Bucket, ConversationId, ConversationName, SeqId, ShardId, UserId};
 
+use super::index::direct_users;
 use crate::{Command, Effect};
 
 /// Names one row of state.
@@ -35,6 +36,11 @@ pub enum Key {
     Recalled(Bucket, ConversationId, SeqId),
     /// A note that a user's messages were erased, for ever; as long as it is not done the shard's row says it, too.
     Erased(UserId),
+    /// That a user has a row in a conversation: written once, when the member row is made. Only in sealed rows; in memory it is
+    /// an index.
+    Place(UserId, ConversationId),
+    /// What is counted over all rows; a state without it was sealed before there were places.
+    Figures,
 }
 
 impl Key {
@@ -59,8 +65,7 @@ pub fn keys(command: &Command, touch: &mut impl FnMut(Key)) {
     touch(Key::Shard);
     match command {
         Command::Send(send) => {
-            touch(Key::Conversation(send.conversation));
-            touch(Key::Member(send.conversation, send.sender));
+            keys_of_send(send.conversation, send.sender, touch);
         }
         Command::ClaimName { name, .. } => touch(Key::Name(name.clone())),
         Command::OpenSession { user, .. } | Command::RotateSession { user, .. } => touch(Key::User(*user)),
@@ -106,6 +111,14 @@ pub fn keys(command: &Command, touch: &mut impl FnMut(Key)) {
     }
 }
 
+/// The keys of a send, [`Key::Shard`] apart. A 1:1 says in its own row who may write.
+pub(super) fn keys_of_send(conversation: ConversationId, sender: UserId, touch: &mut impl FnMut(Key)) {
+    touch(Key::Conversation(conversation));
+    if let Some(ConversationName::Group(_)) = conversation.name() {
+        touch(Key::Member(conversation, sender));
+    }
+}
+
 fn members_of<'a>(group: ConversationId, users: impl Iterator<Item = &'a UserId>, touch: &mut impl FnMut(Key)) {
     for user in users {
         touch(Key::Member(group, *user));
@@ -121,9 +134,12 @@ fn keys_of_effect(effect: &Effect, touch: &mut impl FnMut(Key)) {
             touch(Key::Relation(*peer, *initiator));
         }
         Effect::PeerAnswered { initiator, peer, .. } => touch(Key::Relation(*initiator, *peer)),
-        Effect::GrantDirect { conversation, home_of, .. } => {
+        Effect::GrantDirect { conversation, .. } => {
             touch(Key::Conversation(*conversation));
-            touch(Key::Member(*conversation, *home_of));
+            // Both get a row when it opens.
+            for user in direct_users(*conversation).into_iter().flatten() {
+                touch(Key::Member(*conversation, user));
+            }
         }
     }
 }

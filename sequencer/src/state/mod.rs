@@ -8,6 +8,7 @@
 //! | `effect` | outbox and inbox: each effect once, in order |
 //! | `dedup` | which ids have been accepted |
 //! | `own`, `layout` | the shard's own row: buckets, time, numbers; which seals are to be one segment |
+//! | `look`, `index` | what is asked of a state whose rows may be in files; who is where |
 //! | `frozen`, `rebuild` | a generation's rows as its Seal left them; a state made of such rows |
 //!
 //! What always holds: replicas that applied the same entries are equal in everything `digest` covers, however
@@ -18,14 +19,17 @@ mod apply;
 mod conversation;
 mod cursor;
 mod dedup;
+mod digest;
 mod direct;
 mod effect;
 mod erasures;
 mod frozen;
 mod group;
 mod heir;
+mod index;
 mod key;
 mod layout;
+mod look;
 mod made;
 mod member;
 mod own;
@@ -38,19 +42,14 @@ mod upkeep;
 mod user;
 
 use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use hashbrown::DefaultHashBuilder;
-use logstore::id::{
-    BodyHash, Bucket, ClientMsgId, ConversationId, ConversationName, HistoryId, LogIndex, ShardId, TimeMs, UserId,
-};
-use xxhash_rust::xxh3::Xxh3;
-
-use crate::store::{NothingSealed, Row, Sharded, StateSource, Table};
+use crate::store::{NothingSealed, Row, StateSource, Table};
 use crate::{Effect, Stored};
+use logstore::id::{BodyHash, Bucket, ClientMsgId, ConversationId, HistoryId, LogIndex, ShardId, TimeMs, UserId};
 
 pub use crate::codec::send_at;
+pub(crate) use apply::keys_of_entry;
 pub use conversation::{ConversationRow, DirectRow, GroupRow};
 use dedup::{Dedup, MessageKey};
 pub use effect::{InboxRow, OutboxHead, OutboxRow};
@@ -58,8 +57,11 @@ pub use erasures::{ErasedRow, Erasure, Erasures};
 use frozen::AtSeal;
 pub use frozen::FrozenGeneration;
 pub use heir::HeirSearch;
+use index::{MemberIndex, direct_users};
 pub use key::{Key, keys};
 pub use layout::{Layout, MergedSpan};
+pub use look::{Brought, Look, MembersAfter, Missing};
+pub(crate) use look::{MembersRun, SealedMembers};
 pub(crate) use made::{AskedBy, asked_by};
 pub use member::{Interval, MemberRow, MembershipBody, Role};
 pub use own::OwnRow;
@@ -67,7 +69,7 @@ pub use rebuild::{Rebuild, WindowPart};
 pub use relation::{Peer, RelationRow};
 pub(crate) use removal::repeated_recall;
 pub use removal::{RecallBody, Trimmed};
-pub use shard_row::{EndedGeneration, ShardRow};
+pub use shard_row::{EndedGeneration, Figures, ShardRow};
 pub use upkeep::{Floor, Recalled, Upkeep};
 pub use user::{NameRow, SessionRow, UserRow};
 
@@ -84,21 +86,19 @@ pub struct ShardState {
     outboxes: Table<ShardId, OutboxRow>,
     inboxes: Table<ShardId, InboxRow>,
     index: MemberIndex,
+    figures: Figures,
     unsealed_bytes: u64,
     /// Of each frozen generation that is kept whole, oldest first.
     at_seals: VecDeque<Arc<AtSeal>>,
     /// Frozen generations from this one on are kept whole; one beyond all: nobody seals.
     kept_from: u64,
     below: Arc<dyn StateSource>,
-}
-
-/// Who is where, derived from member rows.
-struct MemberIndex {
-    hasher: DefaultHashBuilder,
-    /// Group → users with a row, ascending. A 1:1 says in its id who they are.
-    users: Sharded<ConversationId, Vec<UserId>>,
-    /// User → conversations with a row, in no order.
-    conversations: Sharded<UserId, Vec<ConversationId>>,
+    /// Whether every row is in memory.
+    is_whole: bool,
+    /// Of generations up to this one rows may be only in sealed ones.
+    released: u64,
+    /// Large things nobody looks at any more: dropping them is not for whoever applies.
+    to_drop: Vec<index::Layer>,
 }
 
 /// Most members of a group, now and ever: 100,000 rows of 128 bytes are as much as one conversation may cost a shard.
@@ -126,11 +126,59 @@ impl ShardState {
             outboxes: Table::new(1),
             inboxes: Table::new(1),
             index: MemberIndex::new(),
+            figures: Figures::default(),
             unsealed_bytes: 0,
             at_seals: VecDeque::new(),
             kept_from: u64::MAX,
+            is_whole: below.is_empty() || below.generation() == 0,
+            released: below.generation(),
+            to_drop: Vec::new(),
             below,
         }
+    }
+
+    /// Sealed rows are kept in memory only as far as they take about this many bytes. Every table has a share: a send looks at a
+    /// conversation and, in groups, a member; the rest is for who signs in and who meets whom.
+    pub fn keep_at_most(&mut self, bytes: usize) {
+        self.conversations.keep_at_most(bytes / 8 * 3);
+        self.members.keep_at_most(bytes / 8 * 3);
+        self.users.keep_at_most(bytes / 8);
+        self.names.keep_at_most(bytes / 16);
+        self.relations.keep_at_most(bytes / 16);
+    }
+
+    /// What is below memory from now on: it has every row up to the last Seal.
+    pub(crate) fn set_below(&mut self, below: Arc<dyn StateSource>) {
+        self.released = self.generation() - 1;
+        self.below = below;
+    }
+
+    /// Whether every row is in memory, so that nothing has to be looked for below.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// Of generations up to this one rows may be only in sealed ones.
+    pub fn released(&self) -> u64 {
+        self.released
+    }
+
+    /// Large things nobody looks at any more, to be dropped where that may take time.
+    pub fn take_to_drop(&mut self) -> Option<impl Send + use<>> {
+        (!self.to_drop.is_empty()).then(|| std::mem::take(&mut self.to_drop))
+    }
+
+    fn whole_index_to_drop(&mut self) -> Option<index::Layer> {
+        let evicted = self.conversations.has_evicted()
+            || self.members.has_evicted()
+            || self.users.has_evicted()
+            || self.names.has_evicted()
+            || self.relations.has_evicted();
+        if !self.is_whole || !evicted {
+            return None;
+        }
+        self.is_whole = false;
+        self.index.let_go_of_base()
     }
 
     /// The shard.
@@ -195,11 +243,12 @@ impl ShardState {
 
     /// How many conversations have a row.
     pub fn conversation_count(&self) -> u64 {
-        self.conversations.len()
+        self.figures.conversations
     }
 
     /// A conversation's row.
     pub fn conversation(&self, id: ConversationId) -> Option<&ConversationRow> {
+        debug_assert!(self.is_near(&Key::Conversation(id)), "a row that is not in memory is looked at");
         self.conversations.get(&id)
     }
 
@@ -210,34 +259,39 @@ impl ShardState {
 
     /// What this home knows of a user's relation to a peer.
     pub fn relation(&self, user: UserId, peer: UserId) -> Option<&RelationRow> {
+        debug_assert!(self.is_near(&Key::Relation(user, peer)), "a row that is not in memory is looked at");
         self.relations.get(&(user, peer))
     }
 
     /// A member's row, ended ones included.
     pub fn member(&self, conversation: ConversationId, user: UserId) -> Option<&MemberRow> {
+        debug_assert!(self.is_near(&Key::Member(conversation, user)), "a row that is not in memory is looked at");
         self.members.get(&(conversation, user))
     }
 
     /// All member rows of a conversation in order of user id, ended ones included.
     pub fn members(&self, conversation: ConversationId) -> impl Iterator<Item = (UserId, &MemberRow)> {
-        let users =
-            direct_users(conversation).into_iter().flatten().chain(self.index.users_of(conversation).iter().copied());
+        debug_assert!(self.is_whole, "of a state that is not whole a `Look` tells who is where");
+        let users = direct_users(conversation).into_iter().flatten().chain(self.index.users_of(conversation));
         users.filter_map(move |user| Some((user, self.member(conversation, user)?)))
     }
 
     /// All conversations of this shard in which a user has a row, ended ones included, in no order.
     pub fn conversations_of(&self, user: UserId) -> impl Iterator<Item = (ConversationId, &MemberRow)> {
-        let conversations = self.index.conversations_of(user).iter();
-        conversations.filter_map(move |&conversation| Some((conversation, self.member(conversation, user)?)))
+        debug_assert!(self.is_whole, "of a state that is not whole a `Look` tells who is where");
+        let conversations = self.index.conversations_of(user);
+        conversations.filter_map(move |conversation| Some((conversation, self.member(conversation, user)?)))
     }
 
     /// An account, if this is its home.
     pub fn user(&self, id: UserId) -> Option<&UserRow> {
+        debug_assert!(self.is_near(&Key::User(id)), "a row that is not in memory is looked at");
         self.users.get(&id)
     }
 
     /// A name's claim, if this is the name's shard.
     pub fn name(&self, name: &str) -> Option<&NameRow> {
+        debug_assert!(self.is_near(&Key::Name(name.to_owned())), "a row that is not in memory is looked at");
         self.names.get(name)
     }
 
@@ -293,17 +347,17 @@ impl ShardState {
     }
 
     /// Whether a look at this key is answered from memory, be it that there is no row.
-    pub fn holds(&self, key: &Key) -> bool {
-        let held = match key {
-            Key::Conversation(id) => self.conversations.holds(id),
-            Key::Member(conversation, user) => self.members.holds(&(*conversation, *user)),
-            Key::User(id) => self.users.holds(id),
-            Key::Name(name) => self.names.holds(name),
-            Key::Relation(user, peer) => self.relations.holds(&(*user, *peer)),
-            Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard => true,
+    pub fn is_near(&self, key: &Key) -> bool {
+        let is_held = match key {
+            Key::Conversation(id) => self.conversations.near(id).is_some(),
+            Key::Member(conversation, user) => self.members.near(&(*conversation, *user)).is_some(),
+            Key::User(id) => self.users.near(id).is_some(),
+            Key::Name(name) => self.names.near(name.as_str()).is_some(),
+            Key::Relation(user, peer) => self.relations.near(&(*user, *peer)).is_some(),
+            Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard | Key::Place(..) | Key::Figures => true,
             Key::Trimmed(..) | Key::Recalled(..) | Key::Erased(_) => true,
         };
-        held || !self.below.may_contain(key)
+        is_held || self.is_whole || !self.below.may_contain(key)
     }
 
     /// Takes in what is below memory for a key (`None`: nothing is); rows written since hide it. A row of another kind
@@ -322,13 +376,16 @@ impl ShardState {
             (Key::Name(name), Some(Row::Name(row))) => self.names.load(name, Some(row)),
             (Key::Relation(user, peer), None) => self.relations.load((user, peer), None),
             (Key::Relation(user, peer), Some(Row::Relation(row))) => self.relations.load((user, peer), Some(row)),
-            (Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard, None) => {}
+            (
+                Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard | Key::Place(..) | Key::Figures,
+                None,
+            ) => {}
             (Key::Trimmed(..) | Key::Recalled(..) | Key::Erased(_), None) => {}
             (key, Some(row)) => panic!("{row:?} is not a row of {key:?}"),
         }
     }
 
-    /// Forgets what was loaded for a key; what was written since stays.
+    /// What was loaded for a key is not needed any more. It is kept as long as there is room.
     pub fn unload(&mut self, key: &Key) {
         match key {
             Key::Conversation(id) => self.conversations.unload(id),
@@ -336,7 +393,7 @@ impl ShardState {
             Key::User(id) => self.users.unload(id),
             Key::Name(name) => self.names.unload(name),
             Key::Relation(user, peer) => self.relations.unload(&(*user, *peer)),
-            Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard => {}
+            Key::Outbox(_) | Key::OutboxPage(..) | Key::Inbox(_) | Key::Shard | Key::Place(..) | Key::Figures => {}
             Key::Trimmed(..) | Key::Recalled(..) | Key::Erased(_) => {}
         }
     }
@@ -347,85 +404,8 @@ impl ShardState {
     pub fn release_published(&mut self, upto: u64) {
         self.dedup.release(upto);
         self.release_frozen(upto);
+        self.released = self.released.max(upto);
     }
-
-    /// A digest of everything, equal on every replica at the same index. Walks all rows: for tests and operators.
-    pub fn digest(&self) -> u128 {
-        let mut own = Xxh3::new();
-        (self.applied.0, self.dedup.bounds(), &self.own).hash(&mut own);
-        own.digest128()
-            .wrapping_add(digest_rows(0, &self.conversations))
-            .wrapping_add(digest_rows(1, &self.members))
-            .wrapping_add(digest_rows(2, &self.users))
-            .wrapping_add(digest_rows(3, &self.names))
-            .wrapping_add(digest_rows(4, &self.relations))
-            .wrapping_add(digest_rows(5, &self.outboxes))
-            .wrapping_add(digest_rows(6, &self.inboxes))
-    }
-}
-
-impl MemberIndex {
-    fn new() -> MemberIndex {
-        MemberIndex {
-            hasher: DefaultHashBuilder::default(),
-            users: Sharded::new(256),
-            conversations: Sharded::new(1024),
-        }
-    }
-
-    /// The index of these rows.
-    fn of(rows: impl Iterator<Item = (ConversationId, UserId)>) -> MemberIndex {
-        let mut index = MemberIndex::new();
-        for (conversation, user) in rows {
-            if direct_users(conversation).is_none() {
-                index.users.or_default(&index.hasher, conversation).push(user);
-            }
-            index.conversations.or_default(&index.hasher, user).push(conversation);
-        }
-        // Sorted at once, not row by row: a group has up to 100,000 of them, and they come in any order.
-        index.users.values_mut().for_each(|users| users.sort_unstable());
-        index
-    }
-
-    /// Notes that a user has a row in a conversation; for a 1:1 only once, when its row is made.
-    fn enter(&mut self, conversation: ConversationId, user: UserId) {
-        if direct_users(conversation).is_none() {
-            let users = self.users.or_default(&self.hasher, conversation);
-            match users.binary_search(&user) {
-                Ok(_) => return,
-                Err(place) => users.insert(place, user),
-            }
-        }
-        self.conversations.or_default(&self.hasher, user).push(conversation);
-    }
-
-    fn users_of(&self, group: ConversationId) -> &[UserId] {
-        self.users.find(&self.hasher, &group).map_or(&[], Vec::as_slice)
-    }
-
-    fn conversations_of(&self, user: UserId) -> &[ConversationId] {
-        self.conversations.find(&self.hasher, &user).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// The users that the id of a 1:1 names, ascending; one twice is one.
-fn direct_users(conversation: ConversationId) -> Option<impl Iterator<Item = UserId>> {
-    match conversation.name() {
-        Some(ConversationName::Direct(low, high)) => {
-            Some([Some(low), (high != low).then_some(high)].into_iter().flatten())
-        }
-        _ => None,
-    }
-}
-
-/// Adds the digests of all rows, so that their order does not matter.
-fn digest_rows<K: Hash + Eq + Clone, V: Hash + Clone>(table: u8, rows: &Table<K, V>) -> u128 {
-    rows.iter().fold(0, |sum: u128, row| {
-        let mut hasher = Xxh3::new();
-        hasher.write_u8(table);
-        row.hash(&mut hasher);
-        sum.wrapping_add(hasher.digest128())
-    })
 }
 
 /// The shard that a name's claim lives in is the owner of this conversation id's bucket.

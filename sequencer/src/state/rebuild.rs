@@ -1,17 +1,19 @@
-//! A state made of sealed rows: as it was right after a `Seal`, all of it in memory.
+//! A state made of sealed rows: as it was right after a `Seal`, all of it in memory, or only what always is.
 //!
 //! What always holds: the state that comes out, its dedup window restored and fed the rest of the log, is the state
 //! that has seen the whole log. Bytes are doubted: whatever they are, they give a state or an error.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hashbrown::HashSet;
 use logstore::RecordHead;
 use logstore::id::{LogIndex, ShardId};
 
 use super::dedup::Dedup;
-use super::{Key, MemberIndex, OutboxHead, OutboxRow, ShardRow, ShardState};
-use crate::store::Row;
+use super::index::MemberIndex;
+use super::{Figures, Key, OutboxHead, OutboxRow, ShardRow, ShardState};
+use crate::store::{Row, StateSource};
 use crate::{Effect, Error, Malformed, Result};
 
 /// Takes in sealed rows until they are a state.
@@ -20,6 +22,7 @@ pub struct Rebuild {
     shard_row: Option<ShardRow>,
     outboxes: BTreeMap<ShardId, OutboxHead>,
     pages: BTreeMap<(ShardId, u64), Vec<Effect>>,
+    figures: Option<Figures>,
     /// Keys whose newest row is gone.
     gone: HashSet<Key>,
 }
@@ -43,6 +46,7 @@ impl Rebuild {
             shard_row: None,
             outboxes: BTreeMap::new(),
             pages: BTreeMap::new(),
+            figures: None,
             gone: HashSet::new(),
         }
     }
@@ -52,7 +56,8 @@ impl Rebuild {
     pub fn add(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         let shard = self.state.shard();
         let decoded = Key::decode(key).map_err(|bad| bad_row(shard, hex(key), bad))?;
-        if decoded.is_note() || self.has_seen(&decoded) {
+        // Who is where is known from the members' rows.
+        if decoded.is_note() || matches!(decoded, Key::Place(..)) || self.has_seen(&decoded) {
             return Ok(());
         }
         let Some(value) = value else {
@@ -66,6 +71,36 @@ impl Rebuild {
 
     /// The state, if rows of every delta up to a Seal were taken in.
     pub fn finish(mut self) -> Result<ShardState> {
+        let (row, figures) = self.resident()?;
+        let mut state = self.state;
+        let members: Vec<_> = state.members.iter().map(|(&key, _)| key).collect();
+        for (conversation, user) in members {
+            match figures {
+                Some(_) => state.index.lay_below(conversation, user),
+                // Sealed before there were places: they are in the delta of the next Seal.
+                None => state.index.enter(conversation, user),
+            }
+        }
+        let counted = || Figures { conversations: state.conversations.iter().count() as u64 };
+        state.figures = figures.unwrap_or_else(counted);
+        Ok(as_sealed(state, row))
+    }
+
+    /// The state above sealed rows, if those that are always in memory were taken in: what is of the shard itself, and of its outboxes
+    /// and inboxes. `None` if the rows were sealed before who is where was: then all of them have to be taken in.
+    pub fn finish_above(mut self, below: Arc<dyn StateSource>) -> Result<Option<ShardState>> {
+        let (row, Some(figures)) = self.resident()? else { return Ok(None) };
+        let mut state = self.state;
+        state.index = MemberIndex::above_sealed();
+        state.figures = figures;
+        state.is_whole = false;
+        state.released = row.generation;
+        state.below = below;
+        Ok(Some(as_sealed(state, row)))
+    }
+
+    /// Checks and lays down what is always in memory; gives the shard's own row.
+    fn resident(&mut self) -> Result<(ShardRow, Option<Figures>)> {
         let shard = self.state.shard();
         let wrong = |what: String| Error::Rows { shard, what };
         let Some(row) = self.shard_row.take() else { return Err(wrong("the shard's own row is missing".into())) };
@@ -80,28 +115,23 @@ impl Rebuild {
         if let Some((to, _)) = self.pages.keys().next() {
             return Err(wrong(format!("effects for shard {to} that do not wait")));
         }
-        let mut state = self.state;
-        state.index = MemberIndex::of(state.members.iter().map(|(&(conversation, user), _)| (conversation, user)));
-        state.applied = row.applied;
-        state.dedup = Dedup::defined_by(row.floor, &row.window, row.applied);
-        state.own = row.own;
-        // The rows speak of the Seal itself; at the end of its entry the window moved.
-        state.dedup.advance(state.own.time);
-        Ok(state)
+        Ok((row, self.figures))
     }
 
     fn has_seen(&self, key: &Key) -> bool {
         let is_held = match key {
-            Key::Conversation(id) => self.state.conversations.holds(id),
-            Key::Member(conversation, user) => self.state.members.holds(&(*conversation, *user)),
-            Key::User(id) => self.state.users.holds(id),
-            Key::Name(name) => self.state.names.holds(name),
-            Key::Relation(user, peer) => self.state.relations.holds(&(*user, *peer)),
+            Key::Conversation(id) => self.state.conversations.near(id).is_some(),
+            Key::Member(conversation, user) => self.state.members.near(&(*conversation, *user)).is_some(),
+            Key::User(id) => self.state.users.near(id).is_some(),
+            Key::Name(name) => self.state.names.near(name.as_str()).is_some(),
+            Key::Relation(user, peer) => self.state.relations.near(&(*user, *peer)).is_some(),
             Key::Outbox(to) => self.outboxes.contains_key(to),
             Key::OutboxPage(to, page) => self.pages.contains_key(&(*to, *page)),
-            Key::Inbox(from) => self.state.inboxes.holds(from),
+            Key::Inbox(from) => self.state.inboxes.near(from).is_some(),
             Key::Shard => self.shard_row.is_some(),
             Key::Trimmed(..) | Key::Recalled(..) | Key::Erased(_) => true,
+            Key::Place(..) => true,
+            Key::Figures => self.figures.is_some(),
         };
         is_held || self.gone.contains(key)
     }
@@ -134,6 +164,7 @@ impl Rebuild {
                 state.inboxes.lay_below(from, row);
             }
             (Key::Shard, Row::Shard(row)) => self.shard_row = Some(*row),
+            (Key::Figures, Row::Figures(figures)) => self.figures = Some(figures),
             (key, row) => unreachable!("a row is decoded by its key: {key:?}, {row:?}"),
         }
     }
@@ -152,6 +183,16 @@ impl Rebuild {
         }
         Some(outbox)
     }
+}
+
+/// What follows from the shard's own row.
+fn as_sealed(mut state: ShardState, row: ShardRow) -> ShardState {
+    state.applied = row.applied;
+    state.dedup = Dedup::defined_by(row.floor, &row.window, row.applied);
+    state.own = row.own;
+    // The rows speak of the Seal itself; at the end of its entry the window moved.
+    state.dedup.advance(state.own.time);
+    state
 }
 
 impl ShardState {

@@ -19,6 +19,13 @@ pub struct ShardRow {
     pub window: Vec<EndedGeneration>,
 }
 
+/// What is counted over all rows of a shard, so that nobody has to walk them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Figures {
+    /// Conversations with a row.
+    pub conversations: u64,
+}
+
 /// A generation of the dedup window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedGeneration {

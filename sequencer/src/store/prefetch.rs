@@ -6,10 +6,11 @@
 //!
 //! It runs on leader and follower alike, and starts no thread: whoever drives it hands the jobs of
 //! [`Prefetch::next_load`] to a thread that may block. What always holds:
-//! - a key is pinned, its absence included, from `append` until every entry that names it was applied or truncated;
+//! - a key that memory did not have is pinned, its absence included, from `append` until every entry that names it was applied or
+//!   truncated; one that memory had may go meanwhile, and is found missing by [`Prefetch::ready`];
 //! - entries are loaded in the order of the log, and the first one always may, so none waits for ever;
 //! - beyond `pinned_bytes_max` no further entry begins to load;
-//! - where nothing is below memory an entry costs one comparison.
+//! - where every row is in memory an entry costs one comparison.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,8 +21,7 @@ use hashbrown::HashMap;
 use logstore::id::LogIndex;
 
 use super::{Row, StateSource};
-use crate::command::Batch;
-use crate::state::{Key, ShardState, keys};
+use crate::state::{Key, ShardState, keys_of_entry};
 
 /// What a pinned key costs beside its row: its place in two tables.
 const PIN_BYTES: usize = 2 * size_of::<Key>() + 64;
@@ -91,26 +91,21 @@ impl Prefetch {
         }
     }
 
-    /// Takes in an entry of commands that was appended; indexes rise. Entries found in the log at a start count as
-    /// appended then. One that does not decode touches nothing.
-    pub fn append(&mut self, index: LogIndex, payload: &Bytes) {
-        if self.source.is_empty() {
+    /// Takes in an entry of commands that was appended: what memory does not have of what it touches is loaded. One that does
+    /// not decode touches nothing.
+    pub fn append(&mut self, index: LogIndex, payload: &Bytes, state: &ShardState) {
+        if state.is_whole() {
             return;
         }
-        debug_assert!(self.entries.back().is_none_or(|last| last.index < index));
-        let mut named = Vec::new();
-        for command in Batch::decode(payload).map(|batch| batch.commands).unwrap_or_default() {
-            keys(&command, &mut |key| named.push(key));
+        let mut missing = Vec::new();
+        keys_of_entry(payload, &mut |key| {
+            if self.pins.contains_key(&key) || !state.is_near(&key) {
+                missing.push(key);
+            }
+        });
+        if !missing.is_empty() {
+            self.pin(index, missing);
         }
-        named.sort_unstable();
-        named.dedup();
-        named.retain(|key| self.source.may_contain(key));
-        for key in &named {
-            let pin = self.pins.entry(key.clone()).or_default();
-            pin.entries += 1;
-            self.pinned_bytes += if pin.entries == 1 { PIN_BYTES } else { 0 };
-        }
-        self.entries.push_back(Entry { index, keys: named });
     }
 
     /// Whether the leader should append more: what is pinned is below its bound.
@@ -165,15 +160,14 @@ impl Prefetch {
         self.sealed_changes += 1;
     }
 
-    /// Whether all keys of an appended entry are in memory.
-    pub fn ready(&self, index: LogIndex) -> bool {
-        if self.source.is_empty() {
-            return true;
+    /// Whether all that an entry touches is in memory. It is asked just before the entry is applied: what was there when the entry
+    /// was appended may have gone since, and is loaded again then.
+    pub fn ready(&mut self, index: LogIndex, payload: &Bytes, state: &ShardState) -> bool {
+        let ready = state.has_near(payload);
+        if !ready {
+            self.append(index, payload, state);
         }
-        let place = self.entries.binary_search_by_key(&index, |entry| entry.index);
-        let place = place.unwrap_or_else(|_| panic!("entry {index} is to be applied and was never appended"));
-        let is_held = |key| self.pins.get(key).is_some_and(|pin: &Pin| pin.held.is_some());
-        place < self.begun && self.entries[place].keys.iter().all(is_held)
+        ready
     }
 
     /// Lets go of what entries up to `index` pinned: they are applied.
@@ -197,6 +191,29 @@ impl Prefetch {
     /// Bytes pinned now.
     pub fn pinned_bytes(&self) -> usize {
         self.pinned_bytes
+    }
+
+    /// Pins keys for an entry, beside those it has pinned.
+    fn pin(&mut self, index: LogIndex, mut keys: Vec<Key>) {
+        let place = match self.entries.binary_search_by_key(&index, |entry| entry.index) {
+            Ok(place) => place,
+            Err(place) => {
+                self.entries.insert(place, Entry { index, keys: Vec::new() });
+                place
+            }
+        };
+        let entry = &mut self.entries[place];
+        keys.sort_unstable();
+        keys.dedup();
+        keys.retain(|key| entry.keys.binary_search(key).is_err());
+        for key in &keys {
+            let pin = self.pins.entry(key.clone()).or_default();
+            pin.entries += 1;
+            self.pinned_bytes += if pin.entries == 1 { PIN_BYTES } else { 0 };
+        }
+        entry.keys.extend(keys);
+        entry.keys.sort_unstable();
+        self.begun = self.begun.min(place);
     }
 
     fn ask_again(&mut self, keys: impl IntoIterator<Item = Key>) {

@@ -107,29 +107,25 @@ impl<K: Eq, V> Sharded<K, V> {
         self.parts.iter().flat_map(|part| part.iter())
     }
 
-    /// Every row, in no order, for writing.
-    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.parts.iter_mut().flat_map(|part| part.iter_mut()).map(|(_, value)| value)
-    }
-
     /// Takes one part out whole; nothing is left of it here.
     pub fn take_part(&mut self, part: usize) -> HashTable<(K, V)> {
         self.parts.get_mut(part).map(std::mem::take).unwrap_or_default()
     }
 
-    /// Puts a part back that is newer than what is here: its rows win.
-    pub fn lay_part(&mut self, part: usize, newer: HashTable<(K, V)>, hasher: impl Fn(&K) -> u64) {
-        if newer.is_empty() {
-            return;
-        }
+    /// Puts a part in the place of one that was taken out.
+    pub fn put_part(&mut self, part: usize, rows: HashTable<(K, V)>) {
         self.create_parts();
-        if self.parts[part].is_empty() {
-            self.parts[part] = newer;
-            return;
-        }
-        for (key, value) in newer {
-            self.insert(hasher(&key), key, value, &hasher);
-        }
+        self.parts[part] = rows;
+    }
+
+    /// One part; `None` as long as no row has come.
+    pub fn part(&self, part: usize) -> Option<&HashTable<(K, V)>> {
+        self.parts.get(part)
+    }
+
+    /// One part, for writing.
+    pub fn part_at(&mut self, part: usize) -> Option<&mut HashTable<(K, V)>> {
+        self.parts.get_mut(part)
     }
 
     /// How many parts there are when there are any.

@@ -2,26 +2,44 @@
 
 use std::io;
 
+use bytes::Bytes;
 use logstore::id::SeqId;
 
+use super::Weigh;
 use crate::Effect;
 use crate::state::{
-    ConversationRow, ErasedRow, InboxRow, Key, MemberRow, NameRow, OutboxHead, RelationRow, ShardRow, UserRow,
+    ConversationRow, ErasedRow, Figures, InboxRow, Key, MemberRow, NameRow, OutboxHead, RelationRow, ShardRow, UserRow,
 };
 
 /// Rows that are not in memory.
 ///
-/// `may_contain` and `load` speak of one and the same moment: the newest sealed state on this replica. `load` may
-/// block and is called off the async workers; both may be called from several threads at once.
+/// All of it speaks of the newest sealed state on this replica, or of one newer than that at the time of the call.
+/// Everything but [`StateSource::is_empty`] and [`StateSource::may_contain`] may block and is called off the async workers;
+/// all may be called from several threads at once.
 pub trait StateSource: Send + Sync + 'static {
-    /// Whether there is nothing below memory at all, so that no entry needs to be looked into.
+    /// Whether there will never be anything below memory, so that nothing needs to be looked for.
     fn is_empty(&self) -> bool;
+
+    /// The newest generation that all answers from now on speak of; 0: nothing is sealed.
+    fn generation(&self) -> u64;
 
     /// Whether a row of this key may be below memory. `false` only if it certainly is not.
     fn may_contain(&self, key: &Key) -> bool;
 
     /// The row of a key; `None` if there is none.
     fn load(&self, key: &Key) -> io::Result<Option<Row>>;
+
+    /// Rows whose keys, encoded, begin with `prefix` and are above `after`, ascending, about `rows_max` of them at most.
+    fn scan(&self, prefix: &[u8], after: Option<&[u8]>, rows_max: usize) -> io::Result<Scanned>;
+}
+
+/// A run of rows.
+#[derive(Clone, Debug, Default)]
+pub struct Scanned {
+    /// Ascending by key.
+    pub rows: Vec<(Key, Row)>,
+    /// Where the next run begins; `None`: there are no more.
+    pub next_after: Option<Bytes>,
 }
 
 /// A shard without sealed segments has nothing below memory.
@@ -33,12 +51,20 @@ impl StateSource for NothingSealed {
         true
     }
 
+    fn generation(&self) -> u64 {
+        0
+    }
+
     fn may_contain(&self, _key: &Key) -> bool {
         false
     }
 
     fn load(&self, _key: &Key) -> io::Result<Option<Row>> {
         Ok(None)
+    }
+
+    fn scan(&self, _prefix: &[u8], _after: Option<&[u8]>, _rows_max: usize) -> io::Result<Scanned> {
+        Ok(Scanned::default())
     }
 }
 
@@ -69,22 +95,22 @@ pub enum Row {
     Recalled,
     /// Of `Key::Erased`.
     Erased(ErasedRow),
+    /// Of `Key::Place`: that there is one says all.
+    Place,
+    /// Of `Key::Figures`.
+    Figures(Figures),
 }
 
 impl Row {
     /// About what the row takes in memory.
     pub fn bytes(&self) -> usize {
         let heap = match self {
-            Row::Conversation(row) => {
-                let group = row.group.as_ref().map_or(0, |group| size_of_val(&**group) + group.name.len());
-                group
-                    + row.upkeep.as_ref().map_or(0, |upkeep| size_of_val(&**upkeep) + size_of_val(&upkeep.recalled[..]))
-            }
-            Row::Member(row) if row.intervals.spilled() => size_of_val(&row.intervals[..]),
-            Row::User(row) => row.name.len() + row.password_phc.len() + size_of_val(&row.sessions[..]),
+            Row::Conversation(row) => row.heap_bytes(),
+            Row::Member(row) => row.heap_bytes(),
+            Row::User(row) => row.heap_bytes(),
             Row::OutboxPage(effects) => size_of_val(&effects[..]),
             Row::Shard(row) => size_of_val(&**row) + size_of_val(&row.own.table[..]) + size_of_val(&row.window[..]),
-            Row::Member(_) | Row::Name(_) | Row::Relation(_) | Row::Outbox(_) | Row::Inbox(_) => 0,
+            Row::Name(_) | Row::Relation(_) | Row::Outbox(_) | Row::Inbox(_) | Row::Place | Row::Figures(_) => 0,
             Row::Trimmed(_) | Row::Recalled | Row::Erased(_) => 0,
         };
         size_of::<Row>() + heap

@@ -5,7 +5,7 @@ use logstore::RecordKind;
 use logstore::id::{
     Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, LogIndex, SeqId, ShardId, TimeMs, UserId,
 };
-use sequencer::state::{HeirSearch, ShardState, name_home};
+use sequencer::state::{Brought, HeirSearch, Look, ShardState, name_home};
 use sequencer::{AccountSeed, Applied, BatchBuilder, Command, GroupChange, Outcome, Refusal, Send, Stored};
 
 /// When the logs of tests begin.
@@ -66,8 +66,8 @@ impl Log {
     /// A change with the heir that a proposer would have found now.
     pub fn with_heir(&self, command: Command) -> Command {
         let Command::GroupChange(mut change) = command else { return command };
-        if let Some(mut search) = HeirSearch::begin(&self.state, &change) {
-            while search.step(&self.state, 2) {}
+        if let Some(mut search) = HeirSearch::begin(&Look::new(&self.state, &mut Brought::default()), &change) {
+            while search.step(&Look::new(&self.state, &mut Brought::default()), 2) {}
             change.heir = search.heir();
         }
         Command::GroupChange(change)

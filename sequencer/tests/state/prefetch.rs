@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, io};
 use bytes::Bytes;
 use logstore::id::{BodyHash, ConversationId, LogIndex, Ordinal, SeqId, ShardId, TimeMs, UserId};
 use sequencer::state::{ConversationRow, GroupRow, Key, MemberRow, Role, ShardState};
-use sequencer::store::{NothingSealed, Prefetch, Row, StateSource};
+use sequencer::store::{NothingSealed, Prefetch, Row, Scanned, StateSource};
 use sequencer::{BatchBuilder, Command, Outcome, Refusal};
 
 use crate::log::{BEGIN, id_at, init, refused, send};
@@ -23,6 +23,12 @@ struct Below {
 impl StateSource for Below {
     fn is_empty(&self) -> bool {
         false
+    }
+    fn generation(&self) -> u64 {
+        1
+    }
+    fn scan(&self, _prefix: &[u8], _after: Option<&[u8]>, _rows_max: usize) -> io::Result<Scanned> {
+        unreachable!("nobody asks who is where")
     }
     fn may_contain(&self, key: &Key) -> bool {
         !matches!(key, Key::Shard | Key::Inbox(_) | Key::Outbox(_))
@@ -92,7 +98,7 @@ impl Replica {
 
     fn append(&mut self, index: u64, commands: &[Command]) -> Bytes {
         let payload = entry(commands);
-        self.prefetch.append(LogIndex(index), &payload);
+        self.prefetch.append(LogIndex(index), &payload, &self.state);
         payload
     }
 
@@ -106,8 +112,12 @@ impl Replica {
         jobs
     }
 
+    fn ready(&mut self, index: u64, payload: &Bytes) -> bool {
+        self.prefetch.ready(LogIndex(index), payload, &self.state)
+    }
+
     fn apply(&mut self, index: u64, payload: &Bytes) -> Vec<Outcome> {
-        assert!(self.prefetch.ready(LogIndex(index)));
+        assert!(self.ready(index, payload));
         let applied = self.state.apply(LogIndex(index), payload);
         self.prefetch.applied(LogIndex(index), &mut self.state);
         applied.outcomes
@@ -130,7 +140,7 @@ fn message(sender: u64, n: u64) -> Command {
 fn rows_below_memory_are_there_when_an_entry_is_applied() {
     let mut replica = Replica::new(1 << 20);
     let payload = replica.append(2, &[message(10, 1), message(11, 2)]);
-    assert!(!replica.prefetch.ready(LogIndex(2)));
+    assert!(!replica.ready(2, &payload));
     assert_eq!(replica.load(), 1);
     let outcomes = replica.apply(2, &payload);
     assert!(matches!(outcomes[0], Outcome::Sent(stored) if stored.seq == SeqId(42)), "{outcomes:?}");
@@ -154,9 +164,9 @@ fn a_key_stays_pinned_until_the_last_entry_that_names_it() {
     replica.load();
     assert_eq!(replica.below.loads.load(Ordering::Relaxed), 2, "a pinned key is loaded once");
     replica.apply(2, &first);
-    assert!(replica.state.holds(&Key::Member(GROUP, UserId(11))));
+    assert!(replica.state.is_near(&Key::Member(GROUP, UserId(11))));
     replica.apply(3, &second);
-    assert!(!replica.state.holds(&Key::Member(GROUP, UserId(11))));
+    assert!(!replica.state.is_near(&Key::Member(GROUP, UserId(11))), "an absence is forgotten");
 }
 
 #[test]
@@ -168,8 +178,28 @@ fn what_apply_wrote_stays_and_hides_what_is_below() {
         let outcomes = replica.apply(n, &payload);
         assert!(matches!(outcomes[0], Outcome::Sent(stored) if stored.seq == SeqId(40 + n)), "{outcomes:?}");
     }
-    assert!(replica.state.holds(&Key::Conversation(GROUP)));
-    assert!(!replica.state.holds(&Key::Member(GROUP, UserId(10))), "never written, so let go");
+    assert!(replica.state.is_near(&Key::Conversation(GROUP)));
+    assert!(replica.state.is_near(&Key::Member(GROUP, UserId(10))), "never written, but there is room");
+    assert_eq!(replica.below.loads.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn what_has_left_memory_since_an_entry_was_appended_is_loaded_again() {
+    let mut replica = Replica::new(1 << 20);
+    replica.state.keep_at_most(0);
+    let first = replica.append(2, &[message(10, 1)]);
+    replica.load();
+    // Both rows are in memory when this one is appended: pinned by the first, and let go of with it.
+    let second = replica.append(4, &[message(10, 2), Command::Seal]);
+    replica.apply(2, &first);
+    let other = replica.append(3, &[message(12, 3)]);
+    replica.load();
+    replica.apply(3, &other);
+    while !replica.ready(4, &second) {
+        assert!(replica.load() > 0);
+    }
+    let outcomes = replica.apply(4, &second);
+    assert!(matches!(outcomes[0], Outcome::Sent(stored) if stored.seq == SeqId(43)), "{outcomes:?}");
 }
 
 #[test]
@@ -180,10 +210,10 @@ fn truncated_entries_let_go_of_their_keys() {
     let job = replica.prefetch.next_load().unwrap();
     replica.load();
     replica.prefetch.truncate(LogIndex(3), &mut replica.state);
-    assert!(!replica.state.holds(&Key::Member(GROUP, UserId(11))));
-    replica.append(3, &[message(12, 3)]);
+    assert!(!replica.state.is_near(&Key::Member(GROUP, UserId(11))));
+    let third = replica.append(3, &[message(12, 3)]);
     replica.prefetch.complete(job.run().unwrap(), &mut replica.state);
-    assert!(replica.prefetch.ready(LogIndex(2)) && !replica.prefetch.ready(LogIndex(3)));
+    assert!(replica.ready(2, &first) && !replica.ready(3, &third));
     replica.apply(2, &first);
     replica.prefetch.truncate(LogIndex(3), &mut replica.state);
     assert_eq!(replica.prefetch.pinned_bytes(), 0);
@@ -196,7 +226,7 @@ fn beyond_the_bound_only_the_first_entry_loads() {
     let second = replica.append(3, &[message(11, 2)]);
     assert!(!replica.prefetch.has_room());
     assert_eq!(replica.load(), 1);
-    assert!(replica.prefetch.ready(LogIndex(2)) && !replica.prefetch.ready(LogIndex(3)));
+    assert!(replica.ready(2, &first) && !replica.ready(3, &second));
     replica.apply(2, &first);
     assert_eq!(replica.load(), 1);
     replica.apply(3, &second);
@@ -214,7 +244,7 @@ fn a_job_that_failed_or_read_too_early_is_run_again() {
     let stale = replica.prefetch.next_load().unwrap().run().unwrap();
     replica.prefetch.sealed_changed();
     replica.prefetch.complete(stale, &mut replica.state);
-    assert!(!replica.prefetch.ready(LogIndex(2)));
+    assert!(!replica.ready(2, &payload));
     assert_eq!(replica.load(), 1);
     replica.apply(2, &payload);
 }
@@ -222,6 +252,7 @@ fn a_job_that_failed_or_read_too_early_is_run_again() {
 #[test]
 fn with_nothing_below_every_entry_is_ready() {
     let mut prefetch = Prefetch::new(Arc::new(NothingSealed), 1);
-    prefetch.append(LogIndex(1), &entry(&[message(10, 1)]));
-    assert!(prefetch.ready(LogIndex(1)) && prefetch.next_load().is_none() && prefetch.has_room());
+    let (state, payload) = (ShardState::new(ShardId(1)), entry(&[message(10, 1)]));
+    prefetch.append(LogIndex(1), &payload, &state);
+    assert!(prefetch.ready(LogIndex(1), &payload, &state) && prefetch.next_load().is_none() && prefetch.has_room());
 }

@@ -288,13 +288,13 @@ fn a_delta_holds_every_table_and_a_later_one_only_what_changed() {
     let mut sealed = busy();
     let keys = |delta: &Delta| -> Vec<Key> { delta.iter().map(|(key, _)| Key::decode(key).unwrap()).collect() };
     let tables: std::collections::BTreeSet<u8> = sealed.seals[0].2.iter().map(|(key, _)| key[0]).collect();
-    assert_eq!(tables.into_iter().collect::<Vec<_>>(), (1..=9).collect::<Vec<u8>>());
+    assert_eq!(tables.into_iter().collect::<Vec<_>>(), (1..=9).chain(13..=14).collect::<Vec<u8>>());
     let group = ConversationId::group(1);
     sealed.apply(&[send(group, 10, id_at(BEGIN, 2), "y")]);
     sealed.seal();
     sealed.seal();
-    assert_eq!(keys(&sealed.seals[1].2), [Key::Conversation(group), Key::Shard]);
-    assert_eq!(keys(&sealed.seals[2].2), [Key::Shard]);
+    assert_eq!(keys(&sealed.seals[1].2), [Key::Conversation(group), Key::Shard, Key::Figures]);
+    assert_eq!(keys(&sealed.seals[2].2), [Key::Shard, Key::Figures]);
     (0..3).for_each(|seal| sealed.check(seal));
 }
 

@@ -48,6 +48,7 @@ pub fn options() -> SequencerOptions {
         seal_bytes_per_second: 1 << 30,
         merge_inputs: 16,
         drop_within: Duration::from_secs(24 * 3600),
+        row_cache_bytes: 8 << 20,
         block_cache_bytes: 8 << 20,
     }
 }

@@ -13,7 +13,8 @@ use logstore::id::*;
 use logstore::io::faulty::FaultyDisk;
 use logstore::segment::BlockCache;
 use logstore::{RecordKind, Records, SegmentSet};
-use sequencer::state::ShardState;
+use parking_lot::Mutex;
+use sequencer::state::{Brought, Look, ShardState};
 use sequencer::{AccountSeed, Applied, Batch, Command, GroupChange, Outcome, Record, TailBatch};
 
 mod random;
@@ -54,7 +55,7 @@ struct World {
     records: Vec<Record>,
     log: Vec<Arc<TailBatch>>,
     dispatched: usize,
-    hub: Hub,
+    hub: Mutex<Hub>,
     devices: Vec<Device>,
     users: Vec<UserId>,
     group: ConversationId,
@@ -71,7 +72,7 @@ impl World {
             records: Vec::new(),
             log: Vec::new(),
             dispatched: 0,
-            hub: Hub::new(SHARD),
+            hub: Mutex::new(Hub::new(SHARD)),
             devices: Vec::new(),
             users: Vec::new(),
             group: ConversationId::group(77),
@@ -192,7 +193,10 @@ impl World {
             cursor: self.devices[device].told,
             bodies: true,
         };
-        let fence = Fence::set(SHARD, &self.state, &self.unsealed, &mut self.hub, announcement, u64::MAX);
+        let mut brought = Brought::default();
+        let look = Look::new(&self.state, &mut brought);
+        let fence = Fence::set(SHARD, &look, &self.unsealed, &self.hub, announcement, u64::MAX);
+        let fence = fence.expect("all of it is in memory");
         let stage = Stage::Pending { fence: Some(fence), held: Vec::new() };
         self.devices[device].connection = Some(Connection { id: connection, stage });
     }
@@ -204,7 +208,7 @@ impl World {
         let Some(Connection { stage: stage @ Stage::Pending { .. }, .. }) = &mut device.connection else { return };
         let Stage::Pending { fence, held } = std::mem::replace(stage, Stage::Reset) else { unreachable!() };
         let fence = fence.expect("answered once");
-        assert!(self.hub.is_current(fence.generation), "a reset makes every announcement void");
+        assert!(self.hub.lock().is_current(fence.generation), "a reset makes every announcement void");
         let Attachment { as_of, records, .. } = block_on(fence.read(&source)).unwrap();
         *stage = Stage::Live { as_of };
         for record in records {
@@ -219,7 +223,7 @@ impl World {
 
     fn detach(&mut self, device: usize) {
         if let Some(connection) = self.devices[device].connection.take() {
-            self.hub.detach(connection.id, self.devices[device].user);
+            self.hub.lock().detach(connection.id, self.devices[device].user);
         }
     }
 
@@ -228,7 +232,8 @@ impl World {
         let Some(batch) = self.log.get(self.dispatched).cloned() else { return false };
         self.dispatched += 1;
         let told_to_all = vec![true; batch.applied.cursors.len()];
-        for (gateway, delivery) in self.hub.dispatch(&batch, &told_to_all) {
+        let deliveries = self.hub.lock().dispatch(&batch, &told_to_all);
+        for (gateway, delivery) in deliveries {
             assert_eq!(gateway, GATEWAY);
             for target in &delivery.targets {
                 let head = &batch.applied.records[target.record as usize].head;
@@ -260,7 +265,7 @@ impl World {
     /// The dispatcher loses the tail: everything applied so far is gone for it.
     fn reset(&mut self) {
         self.dispatched = self.log.len();
-        self.hub.reset();
+        self.hub.lock().reset();
         for connection in self.devices.iter_mut().filter_map(|d| d.connection.as_mut()) {
             connection.stage = Stage::Reset;
         }

@@ -88,7 +88,7 @@ fn a_late_detach_of_the_old_connection_leaves_the_new_one_listening() {
     world.answer(1);
     world.announce(1);
     world.answer(1);
-    world.hub.detach(old, world.users[1]);
+    world.hub.lock().detach(old, world.users[1]);
     world.send(world.group, 0);
     world.settle();
 }

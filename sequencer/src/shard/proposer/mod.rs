@@ -4,6 +4,7 @@
 //! in an entry, at once and never by waiting; at most `entries_in_flight` entries are on their way; every proposal is
 //! answered once. One task a shard does it all ([`task`]); this file is the door to it.
 
+mod changes;
 mod in_flight;
 mod old_ids;
 mod task;
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::shard::answer::Reply;
+use crate::shard::proposer::changes::Found;
 use crate::shard::proposer::old_ids::{LookedUp, OldId};
 use crate::shard::proposer::work::Counted;
 use crate::shard::{Capacity, PipelineSlot, Proposal};
@@ -79,6 +81,8 @@ enum News {
     Closed(ConnectionId),
     /// An old id was looked for in segments; the connection's commands wait for it.
     LookedUp(OldId, ConnectionId, Result<LookedUp, Capacity>),
+    /// Members' rows were looked at for a change of a group, which waits for it.
+    FoundOfChange(OldId, ConnectionId, Result<Found, Capacity>),
 }
 
 impl Proposer {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
-use logstore::id::{BodyHash, ConnectionId, TimeMs, UserId};
+use logstore::id::{BodyHash, ConnectionId, TimeMs};
 use logstore::{Journal, Refused};
 
 use crate::raft::group::{Group, leader_of};
@@ -14,16 +14,14 @@ use crate::shard::answer::{Answer, Ticket};
 use crate::shard::core::ShardCore;
 use crate::shard::look_up::may_be_refused_for_now;
 use crate::shard::pipeline::{Pipelines, Verdict};
+use crate::shard::proposer::changes::{Changes, Found};
 use crate::shard::proposer::in_flight::{InFlight, Undecided};
 use crate::shard::proposer::old_ids::{LookedUp, NotNow, OldId, OldIds};
 use crate::shard::proposer::work::Work;
 use crate::shard::proposer::{News, Proposer};
 use crate::shard::{Capacity, PipelineSlot};
-use crate::state::{HeirSearch, repeated_recall};
+use crate::state::repeated_recall;
 use crate::{BatchBuilder, Clock, Command, GroupChange, Outcome, Recall, Refusal, Send, Stored, encoded_len};
-
-/// Members looked at under one lock when a group's owner leaves: apply waits for some 100 us.
-const HEIR_ROWS_PER_STEP: usize = 1024;
 
 /// Runs one shard's proposer.
 pub(crate) struct ProposerTask {
@@ -34,6 +32,7 @@ pub(crate) struct ProposerTask {
     clock: Arc<dyn Clock>,
     pipelines: Pipelines,
     old_ids: OldIds,
+    changes: Changes,
     pending: VecDeque<Work>,
     /// What waits for an undecided message of its connection, in order.
     held: HashMap<ConnectionId, VecDeque<Work>>,
@@ -78,6 +77,7 @@ impl ProposerTask {
             clock,
             pipelines: Pipelines::default(),
             old_ids: OldIds::default(),
+            changes: Changes::default(),
             pending: VecDeque::new(),
             held: HashMap::new(),
             builder: BatchBuilder::new(),
@@ -143,6 +143,10 @@ impl ProposerTask {
                 News::Closed(connection) => self.pipelines.forget(connection),
                 News::LookedUp(id, connection, answer) => {
                     self.old_ids.read(id, answer);
+                    self.resume(connection);
+                }
+                News::FoundOfChange(id, connection, answer) => {
+                    self.changes.read(id, answer);
                     self.resume(connection);
                 }
             }
@@ -286,16 +290,18 @@ impl ProposerTask {
     /// A change of a group has no pipeline: it is looked up if its id is old, and an heir is sought if its owner leaves.
     fn judge_change(&mut self, change: &mut GroupChange) -> Judgement {
         let id = OldId { conversation: change.group, sender: change.actor, id: change.request };
-        match self.look_up(id, connection_of(None)) {
-            Ok(LookedUp { found: Some((stored, asked)), .. }) => {
-                let repeated = self.core.read().0.repeated_change(change, stored.seq, asked);
-                return Judgement::Answer(Ok(repeated.unwrap_or_else(Outcome::Refused)));
-            }
-            Ok(LookedUp { checked_upto, .. }) => change.checked_upto = checked_upto,
+        let LookedUp { checked_upto, found } = match self.look_up(id, connection_of(None)) {
+            Ok(looked_up) => looked_up,
             Err(not_now) => return not_now.into(),
+        };
+        match self.changes.find(&self.core, &self.proposer, (id, connection_of(None)), change, found) {
+            Ok(Found::Repeated(outcome)) => Judgement::Answer(Ok(outcome.unwrap_or_else(Outcome::Refused))),
+            Ok(Found::Heir(heir)) => {
+                (change.checked_upto, change.heir) = (checked_upto, heir);
+                Judgement::Take
+            }
+            Err(not_now) => not_now.into(),
         }
-        change.heir = seek_heir(&self.core, change);
-        Judgement::Take
     }
 
     /// A recall is looked up if its id is old.
@@ -333,6 +339,7 @@ impl ProposerTask {
 
     fn refuse_all(&mut self, why: Capacity) {
         self.old_ids.forget();
+        self.changes.forget();
         let held = self.held.drain().flat_map(|(_, works)| works).collect::<Vec<_>>();
         for work in self.pending.drain(..).chain(held) {
             self.proposer.release(work.counted());
@@ -395,13 +402,6 @@ impl Making {
         }
         self.push(command);
     }
-}
-
-/// The heir of an owner who leaves. Apply goes on between the steps; what it changes meanwhile it checks itself.
-fn seek_heir(core: &ShardCore, change: &GroupChange) -> UserId {
-    let Some(mut search) = HeirSearch::begin(&core.read().0, change) else { return UserId(0) };
-    while search.step(&core.read().0, HEIR_ROWS_PER_STEP) {}
-    search.heir()
 }
 
 /// What a message is told whose id was accepted before.

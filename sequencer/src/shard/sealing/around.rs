@@ -15,6 +15,12 @@ use super::{absorb, restore};
 use crate::Result;
 use crate::raft::checkpoint::Checkpoint;
 use crate::state::{Rebuild, ShardState};
+use crate::store::cache::StateCache;
+
+/// What redb keeps in memory of a store that is read once from end to end.
+const STORE_MEMORY_BYTES: usize = 1 << 20;
+/// Bytes of rows that are read from a store at once.
+const SCAN_BYTES: usize = 1 << 20;
 
 /// What is sound of a shard's sealed part.
 pub(crate) struct Around {
@@ -54,9 +60,9 @@ fn whole(disk: &Arc<dyn Disk>, shard: ShardId, sealed: &SegmentSet) -> Result<Sh
     if sealed.manifest().checkpoint().is_none() {
         return Ok(ShardState::new(shard));
     }
-    match absorb::believed(disk, sealed.manifest()) {
+    match absorb::believed(disk, sealed.manifest(), STORE_MEMORY_BYTES) {
         Ok(Some(store)) if store.mark().ordinal >= sealed.left_out_upto().0 => {
-            match restore::rows_above(shard, sealed, &store) {
+            match rows_above(shard, sealed, &store) {
                 Ok(rebuild) => return rebuild.finish(),
                 Err(error) => tracing::warn!(shard = shard.0, %error, "the state store is no help"),
             }
@@ -69,7 +75,7 @@ fn whole(disk: &Arc<dyn Disk>, shard: ShardId, sealed: &SegmentSet) -> Result<Sh
         return Err(crate::Error::Rows { shard, what });
     }
     let mut rebuild = Rebuild::new(shard);
-    restore::add_deltas(&mut rebuild, sealed, SegmentOrdinal(0))?;
+    add_deltas(&mut rebuild, sealed, SegmentOrdinal(0))?;
     rebuild.finish()
 }
 
@@ -82,7 +88,7 @@ fn prefix(shard: ShardId, sealed: &SegmentSet, mut damage: Vec<String>) -> Aroun
         let mut rebuild = Rebuild::new(shard);
         let state = match sound {
             0 => Ok(ShardState::new(shard)),
-            _ => restore::add_deltas(&mut rebuild, &first, SegmentOrdinal(0)).and_then(|()| rebuild.finish()),
+            _ => add_deltas(&mut rebuild, &first, SegmentOrdinal(0)).and_then(|()| rebuild.finish()),
         };
         match state {
             Ok(state) => break (state, first),
@@ -94,6 +100,34 @@ fn prefix(shard: ShardId, sealed: &SegmentSet, mut damage: Vec<String>) -> Aroun
     let upto = sealed.manifest().checkpoint().map_or(LogIndex(0), |checkpoint| checkpoint.seal.index);
     damage.push(format!("it is served as it was at entry {upto}, and nothing of it that is newer"));
     Around { state, sealed, damage, is_newest: false, is_alone: true }
+}
+
+/// The rows of a store, and those of segments after what that has absorbed.
+fn rows_above(shard: ShardId, sealed: &SegmentSet, store: &StateCache) -> Result<Rebuild> {
+    let mut rebuild = Rebuild::new(shard);
+    add_deltas(&mut rebuild, sealed, SegmentOrdinal(store.mark().ordinal))?;
+    let mut after = None;
+    loop {
+        let rows = store.scan(&[], after.as_deref(), SCAN_BYTES)?;
+        for (key, value) in &rows {
+            rebuild.add(key, Some(value))?;
+        }
+        match rows.into_iter().next_back() {
+            Some((key, _)) => after = Some(key),
+            None => return Ok(rebuild),
+        }
+    }
+}
+
+/// The newest first.
+fn add_deltas(rebuild: &mut Rebuild, sealed: &SegmentSet, after: SegmentOrdinal) -> Result<()> {
+    for segment in sealed.segments().iter().rev().take_while(|segment| segment.span().last > after) {
+        for row in segment.delta_rows() {
+            let row = row?;
+            rebuild.add(&row.key, row.value.as_deref())?;
+        }
+    }
+    Ok(())
 }
 
 fn has_sound_delta(segment: &Arc<Segment>) -> bool {

@@ -6,6 +6,7 @@
 //! before and after that Seal can only come of a later plan.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use logstore::SegmentSet;
@@ -91,7 +92,7 @@ fn holds(inputs: &[&Arc<Segment>], conversation: ConversationId, from: SeqId, be
 pub(crate) fn waiting(
     set: &SegmentSet,
     layout: &Layout,
-    of_user: &dyn Fn(UserId) -> Vec<ConversationId>,
+    of_user: &dyn Fn(UserId) -> Result<Vec<ConversationId>>,
 ) -> Result<Vec<Waiting>> {
     let mut found = BTreeMap::<SegmentOrdinal, Waiting>::new();
     let mut users = BTreeMap::new();
@@ -106,8 +107,10 @@ pub(crate) fn waiting(
         }
         for note in notes(noted) {
             let note = note?;
-            if let Note::Erased(user, _) = note {
-                users.entry(user).or_insert_with(|| of_user(user));
+            if let Note::Erased(user, _) = note
+                && let Entry::Vacant(unknown) = users.entry(user)
+            {
+                unknown.insert(of_user(user)?);
             }
             for segment in &behind {
                 let first = segment.span().first;
@@ -176,8 +179,9 @@ fn any_kept(
 
 /// What a segment's delta says is to be dropped.
 fn notes(segment: &Arc<Segment>) -> impl Iterator<Item = Result<Note>> {
-    let (shard, first) = (segment.span().shard, Key::first_note());
+    let (shard, first, end) = (segment.span().shard, Key::first_note(), Key::after_notes());
     let rows = segment.delta_rows_from(&first);
+    let rows = rows.take_while(move |row| row.as_ref().map_or(true, |row| row.key < end));
     rows.filter(move |row| row.as_ref().map_or(true, |row| row.key >= first)).map(move |row| {
         let row = row?;
         let bad = |bad: crate::Malformed| Error::Row {

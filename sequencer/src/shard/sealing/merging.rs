@@ -44,6 +44,10 @@ pub(crate) async fn run(shard: Arc<Shard>, options: SealingOptions) {
         }
         let round = match next(&shard) {
             Some(span) => merge_one(&shard, &options, span).await,
+            None if shard.core.rows().has_lost_store() => {
+                store_catches_up(&shard, &options).await;
+                Round::Rest
+            }
             None => Round::Rest,
         };
         match round {
@@ -156,7 +160,7 @@ impl Work {
         let Work { core, journal, turn, pacer } = self;
         let set = core.read().1.sealed().clone();
         let mut pace = |bytes| spend(turn, pacer, bytes);
-        let mark = absorb::follow(journal.disk(), before, &set, &mut pace, &|| !core.is_stopped())?;
+        let mark = absorb::follow(journal.disk(), core.rows(), before, &set, &mut pace, &|| !core.is_stopped())?;
         if mark != set.manifest().store_mark() {
             publish(core, journal, |set| set.manifest().absorbed(mark))?;
         }

@@ -28,6 +28,8 @@ mod pace;
 mod replica;
 mod restore;
 mod rewrites;
+#[cfg(test)]
+mod spilling;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -18,11 +18,10 @@ use super::{Restored, merge, restore, task};
 use crate::raft::checkpoint::{Checkpoint, Membership};
 use crate::raft::types::raft_log_id_of;
 use crate::shard::core::{CoreOptions, ShardCore};
-use crate::state::{MergedSpan, ShardState};
-use crate::store::NothingSealed;
+use crate::state::{Look, MergedSpan, ShardState};
 use crate::{BatchBuilder, Command, GroupChange, Outcome, Send};
 
-const SHARD: ShardId = ShardId(3);
+pub(super) const SHARD: ShardId = ShardId(3);
 const BEGIN: u64 = 1_800_000_000_000;
 const UNPACED: u64 = u64::MAX;
 
@@ -124,21 +123,41 @@ pub(super) struct Replica {
 impl Replica {
     /// As its segments say; what the journal holds above them is not replayed.
     pub(super) fn open(disk: &FaultyDisk) -> Replica {
+        Replica::open_with(disk, 1 << 20)
+    }
+
+    /// The same with so many bytes for sealed rows in memory.
+    pub(super) fn open_with(disk: &FaultyDisk, row_cache_bytes: usize) -> Replica {
         let options = JournalOptions { file_bytes: 1 << 20, ..JournalOptions::default() };
         let journal = Journal::open(disk.handle(), options, Box::new(|_| {})).unwrap();
-        let Restored { state, sealed, checkpoint } = restored(disk);
-        let options = CoreOptions { source: Arc::new(NothingSealed), tail_bytes: 1 << 20, seal_bytes: u64::MAX };
-        let core = Arc::new(ShardCore::above(state, sealed, checkpoint, options));
+        let Restored { state, sealed, rows, checkpoint } = restored(disk);
+        let options = CoreOptions { row_cache_bytes, tail_bytes: 1 << 20, seal_bytes: u64::MAX };
+        let core = Arc::new(ShardCore::above(state, sealed, rows, checkpoint, options));
         Replica { disk: disk.clone(), journal, core, turns: Turns::new() }
     }
 
-    /// Appends so many entries at once and applies them.
+    /// Appends so many entries at once and applies them; none is refused.
     pub(super) fn feed(&self, log: &Log, entries: usize) {
+        for (index, outcomes) in self.feed_some(log, entries) {
+            let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_));
+            assert!(!outcomes.iter().any(refused), "entry {index}: {outcomes:?}");
+        }
+    }
+
+    /// Appends and applies what there is, whatever becomes of it.
+    pub(super) fn feed_any(&self, log: &Log) {
+        self.feed_some(log, usize::MAX);
+    }
+
+    fn feed_some(&self, log: &Log, entries: usize) -> Vec<(LogIndex, Vec<Outcome>)> {
+        let mut outcomes = Vec::new();
         let from = self.core.applied().0 as usize;
         let upto = log.entries.len().min(from.saturating_add(entries));
         let ids =
             (from + 1..=upto).map(|index| LogId { term: Term(1), leader: NodeId(0), index: LogIndex(index as u64) });
-        let made = ids.clone().zip(&log.entries[from..]).map(|(id, payload)| Entry {
+        // After a start the journal has some already.
+        let held = self.journal.shard_log(SHARD).last.map_or(LogIndex(0), |last| last.index);
+        let made = ids.clone().zip(&log.entries[from..]).filter(|(id, _)| id.index > held).map(|(id, payload)| Entry {
             id,
             kind: EntryKind::Normal,
             payload: payload.clone(),
@@ -147,13 +166,21 @@ impl Replica {
         self.journal.append(SHARD, made.collect(), Box::new(move |result| done.send(result.map_err(drop)).unwrap()));
         wait.recv().unwrap().unwrap();
         for (id, payload) in ids.zip(&log.entries[from..]) {
+            self.bring(id.index, payload);
             let batch = self.core.apply(id.index, payload);
-            let refused = |outcome: &Outcome| matches!(outcome, Outcome::Refused(_));
-            assert!(!batch.applied.outcomes.iter().any(refused), "entry {}: {:?}", id.index, batch.applied.outcomes);
+            outcomes.push((id.index, batch.applied.outcomes.clone()));
             if let Some(generation) = batch.applied.sealed {
                 let checkpoint = Checkpoint { sealed: raft_log_id_of(id), membership: Membership::default() };
                 self.core.froze(generation, checkpoint);
             }
+        }
+        outcomes
+    }
+
+    /// Brings what an entry touches to memory.
+    fn bring(&self, index: LogIndex, payload: &Bytes) {
+        while !self.core.is_ready(index, payload) {
+            self.core.load_here();
         }
     }
 
@@ -186,7 +213,7 @@ impl Replica {
     }
 
     pub(super) fn digest(&self) -> u128 {
-        self.core.read().0.digest()
+        self.core.read().0.digest_over_sealed().unwrap()
     }
 
     pub(super) fn segments(&self) -> Vec<SegmentId> {
@@ -202,7 +229,7 @@ impl Replica {
 pub(super) fn restored(disk: &FaultyDisk) -> Restored {
     let disk = disk.handle();
     let sealed = SegmentSet::open(&disk, SHARD, &Arc::new(BlockCache::new(4 << 20))).unwrap();
-    restore::read(&disk, SHARD, sealed).unwrap()
+    restore::read(&disk, SHARD, sealed, 1 << 20).unwrap()
 }
 
 /// All records, by conversation and place.
@@ -213,4 +240,40 @@ pub(super) fn content(set: &SegmentSet) -> Vec<Item> {
         Item::Trimmed(range) => (range.conversation, range.first),
     });
     items
+}
+
+impl Replica {
+    /// What a look at applied state makes, rows read from files here.
+    pub(super) fn look<T>(&self, look: impl Fn(&Look<'_>) -> T) -> T {
+        self.core.look_here(look).unwrap()
+    }
+
+    /// Everything anybody can ask of these groups and users.
+    pub(super) fn told(&self, groups: &[ConversationId], users: &[UserId]) -> String {
+        let mut told = String::new();
+        for &group in groups {
+            told += &self.look(|state| format!("{group}: {:?}\n", state.conversation(group)));
+            let mut after = Some(UserId(0));
+            while let Some(from) = after {
+                let (run, rows) = self.look(|state| {
+                    let run = state.members_after(group, from, 3);
+                    let rows =
+                        format!("{:?}", run.users.iter().map(|user| state.member(group, *user)).collect::<Vec<_>>());
+                    (run, rows)
+                });
+                run.users.iter().for_each(|user| told += &format!("{user} "));
+                told += &rows.replace("[", "").replace("]", "");
+                after = run.next_after;
+            }
+        }
+        for &user in users {
+            told += &self.look(|state| {
+                let mut places = state.conversations_of(user);
+                places.sort_by_key(|(conversation, _)| *conversation);
+                format!("{user}: {places:?} {:?}\n", state.user(user))
+            });
+        }
+        told += &format!("{:?}", self.core.read().0.conversation_count());
+        told
+    }
 }

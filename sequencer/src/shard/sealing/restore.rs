@@ -1,12 +1,12 @@
 //! A shard as its segments hold it: where a restart begins.
 //!
-//! What always holds: rows come from the state store, as far as it is believed, and from the deltas of newer segments; from all deltas, if
-//! anything is wrong with the store. The state is the one right after the last published Seal, the dedup window included; what is in
-//! the journal above that is applied to it like anything new.
+//! What always holds: only what is always in memory is read here, whatever the number of conversations; every other row is read when it is
+//! asked for, from the state store, as far as it is believed, and the deltas of newer segments. The state is the one right after the
+//! last published Seal, the dedup window included; what is in the journal above that is applied to it like anything new.
 
 use std::sync::Arc;
 
-use logstore::id::{LogIndex, SegmentOrdinal, ShardId};
+use logstore::id::{LogIndex, ShardId};
 use logstore::io::Disk;
 use logstore::segment::{BlockCache, Item, Segment};
 use logstore::{Journal, Manifest, SegmentSet, ShardLog};
@@ -14,30 +14,41 @@ use logstore::{Journal, Manifest, SegmentSet, ShardLog};
 use super::absorb;
 use crate::raft::checkpoint::Checkpoint;
 use crate::shard::history;
-use crate::state::{Rebuild, ShardState};
-use crate::store::cache::StateCache;
+use crate::state::{Key, Rebuild, ShardState};
+use crate::store::SealedRows;
 use crate::{Error, Result};
 
-/// Bytes of rows that are read from a store at once.
-const SCAN_BYTES: usize = 1 << 20;
+/// Rows that are read at once.
+const ROWS_AT_ONCE: usize = 4096;
 
 /// What is sealed of a shard.
 pub(crate) struct Restored {
     pub(crate) state: ShardState,
     pub(crate) sealed: Arc<SegmentSet>,
+    pub(crate) rows: Arc<SealedRows>,
     pub(crate) checkpoint: Option<Checkpoint>,
 }
 
 /// Opens a shard's segments and reads its state from them; an empty one, if nothing was sealed. Reads files: not for
 /// async workers.
-pub(crate) fn restore(journal: &Journal, shard: ShardId, cache: &Arc<BlockCache>) -> Result<Restored> {
+pub(crate) fn restore(
+    journal: &Journal,
+    shard: ShardId,
+    cache: &Arc<BlockCache>,
+    store_memory_bytes: usize,
+) -> Result<Restored> {
     let sealed = SegmentSet::open(journal.disk(), shard, cache)?;
     check_they_meet(shard, sealed.manifest(), &journal.shard_log(shard))?;
-    read(journal.disk(), shard, sealed)
+    read(journal.disk(), shard, sealed, store_memory_bytes)
 }
 
 /// What segments and store say.
-pub(super) fn read(disk: &Arc<dyn Disk>, shard: ShardId, sealed: SegmentSet) -> Result<Restored> {
+pub(super) fn read(
+    disk: &Arc<dyn Disk>,
+    shard: ShardId,
+    sealed: SegmentSet,
+    store_memory_bytes: usize,
+) -> Result<Restored> {
     for path in sealed.remove_leftovers()? {
         tracing::info!(path, "removed what a crash has left");
     }
@@ -46,8 +57,17 @@ pub(super) fn read(disk: &Arc<dyn Disk>, shard: ShardId, sealed: SegmentSet) -> 
             .ok_or_else(|| Error::Raft { shard, what: "the checkpoint in its manifest does not decode".to_string() })
     });
     let checkpoint = checkpoint.transpose()?;
-    let state = if checkpoint.is_some() { state(disk, shard, &sealed)? } else { ShardState::new(shard) };
-    Ok(Restored { state, sealed: Arc::new(sealed), checkpoint })
+    let sealed = Arc::new(sealed);
+    let rows = Arc::new(SealedRows::new(sealed.clone(), store_memory_bytes));
+    match absorb::believed(disk, sealed.manifest(), store_memory_bytes) {
+        Ok(store) => store.into_iter().for_each(|store| rows.set_store(Arc::new(store))),
+        Err(error) => told(shard, &error),
+    }
+    let state = match checkpoint {
+        Some(_) => state(shard, &sealed, &rows)?,
+        None => ShardState::above(shard, rows.clone()),
+    };
+    Ok(Restored { state, sealed, rows, checkpoint })
 }
 
 /// A Seal is synced before its segment is made, and the journal lets go only of what segments hold.
@@ -58,62 +78,48 @@ fn check_they_meet(shard: ShardId, manifest: &Manifest, log: &ShardLog) -> Resul
     if purged <= sealed && sealed <= last { Ok(()) } else { Err(Error::Apart { shard, sealed, purged, last }) }
 }
 
-/// Reads the state as of the end of the newest segment.
-fn state(disk: &Arc<dyn Disk>, shard: ShardId, sealed: &SegmentSet) -> Result<ShardState> {
-    match absorb::believed(disk, sealed.manifest()) {
-        Ok(None) => {}
-        Ok(Some(store)) => match above_store(shard, sealed, &store) {
-            Ok(state) => return Ok(state),
-            Err(error) => told(shard, &error),
-        },
-        Err(error) => told(shard, &error),
-    }
+/// The state as of the end of the newest segment: what is always in memory is read, the rest when it is asked for.
+fn state(shard: ShardId, sealed: &SegmentSet, rows: &Arc<SealedRows>) -> Result<ShardState> {
     let mut rebuild = Rebuild::new(shard);
-    add_deltas(&mut rebuild, sealed, SegmentOrdinal(0))?;
-    finish(rebuild, sealed)
+    for prefix in Key::RESIDENT_PREFIXES {
+        add_all(&mut rebuild, rows, &prefix)?;
+    }
+    let mut state = match rebuild.finish_above(rows.clone())? {
+        Some(state) => state,
+        None => {
+            tracing::info!(shard = shard.0, "its rows were sealed by an earlier version: all are read, once");
+            let mut state = whole(shard, rows)?;
+            state.set_below(rows.clone());
+            state
+        }
+    };
+    restore_window(&mut state, sealed)?;
+    Ok(state)
+}
+
+/// The state with every row in memory; its dedup window is empty.
+fn whole(shard: ShardId, rows: &SealedRows) -> Result<ShardState> {
+    let mut rebuild = Rebuild::new(shard);
+    add_all(&mut rebuild, rows, &[])?;
+    rebuild.finish()
 }
 
 fn told(shard: ShardId, error: &Error) {
-    tracing::warn!(shard = shard.0, %error, "the state store cannot be read; it is a cache: all is read from segments");
+    tracing::warn!(shard = shard.0, %error, "the state store cannot be read; it is a cache: rows are read from segments");
 }
 
-/// Reads it from a store, and from the deltas of segments after what that has absorbed.
-pub(super) fn above_store(shard: ShardId, sealed: &SegmentSet, store: &StateCache) -> Result<ShardState> {
-    finish(rows_above(shard, sealed, store)?, sealed)
-}
-
-/// The rows of a store, and those of segments after what that has absorbed.
-pub(super) fn rows_above(shard: ShardId, sealed: &SegmentSet, store: &StateCache) -> Result<Rebuild> {
-    let mut rebuild = Rebuild::new(shard);
-    add_deltas(&mut rebuild, sealed, SegmentOrdinal(store.mark().ordinal))?;
+fn add_all(rebuild: &mut Rebuild, rows: &SealedRows, prefix: &[u8]) -> Result<()> {
     let mut after = None;
     loop {
-        let rows = store.scan(&[], after.as_deref(), SCAN_BYTES)?;
-        for (key, value) in &rows {
+        let run = rows.scan_raw(prefix, after.as_deref(), ROWS_AT_ONCE)?;
+        for (key, value) in &run.rows {
             rebuild.add(key, Some(value))?;
         }
-        match rows.into_iter().next_back() {
-            Some((key, _)) => after = Some(key),
-            None => return Ok(rebuild),
-        }
+        after = match run.next_after {
+            Some(after) => Some(after),
+            None => return Ok(()),
+        };
     }
-}
-
-/// The newest first.
-pub(super) fn add_deltas(rebuild: &mut Rebuild, sealed: &SegmentSet, after: SegmentOrdinal) -> Result<()> {
-    for segment in sealed.segments().iter().rev().take_while(|segment| segment.span().last > after) {
-        for row in segment.delta_rows() {
-            let row = row?;
-            rebuild.add(&row.key, row.value.as_deref())?;
-        }
-    }
-    Ok(())
-}
-
-fn finish(rebuild: Rebuild, sealed: &SegmentSet) -> Result<ShardState> {
-    let mut state = rebuild.finish()?;
-    restore_window(&mut state, sealed)?;
-    Ok(state)
 }
 
 /// Gives the dedup window its ids again, generation by generation.

@@ -83,7 +83,9 @@ pub(super) fn waiting_of(core: &ShardCore) -> Result<(Vec<Waiting>, LogIndex)> {
         (records.sealed().clone(), state.layout().clone())
     };
     let upto = set.manifest().checkpoint().map_or(LogIndex(0), |checkpoint| checkpoint.seal.index);
-    let of_user = |user| core.read().0.conversations_of(user).map(|(conversation, _)| conversation).collect();
+    let of_user = |user| {
+        core.look_here(|state| state.conversations_of(user).into_iter().map(|(conversation, _)| conversation).collect())
+    };
     Ok((drops::waiting(&set, &layout, &of_user)?, upto))
 }
 

@@ -7,9 +7,9 @@ use logstore::id::SegmentOrdinal;
 use logstore::io::faulty::{FaultyDisk, Survives};
 use logstore::segment::Level;
 
-use super::absorb::{believed, follow};
+use super::absorb::follow;
 use super::replica::{Log, Replica, content, restored};
-use super::restore;
+use crate::store::SealedRows;
 use crate::store::cache::StateCache;
 
 /// Ten generations; merges of 1-4 and 5-8, and one of both.
@@ -63,7 +63,11 @@ fn replicas_that_seal_and_merge_when_they_like_end_with_the_same_segments() {
     assert_eq!(eager.segments(), lazy.segments());
     assert_eq!((eager.digest(), eager.content()), (lazy.digest(), lazy.content()));
     assert_eq!(lazy.content(), before);
-    assert_eq!(store_hash(&eager.disk), store_hash(&lazy.disk), "deltas are values: the way does not matter");
+    assert_eq!(
+        store_hash(eager.core.rows()),
+        store_hash(lazy.core.rows()),
+        "deltas are values: the way does not matter"
+    );
 }
 
 #[test]
@@ -89,7 +93,7 @@ fn a_merge_interrupted_at_any_step_leaves_old_or_new_segments_and_goes_on() {
     let base = unmerged(&log);
     let (digest, records) = {
         let restored = restored(&base);
-        (restored.state.digest(), content(&restored.sealed))
+        (restored.state.digest_over_sealed().unwrap(), content(&restored.sealed))
     };
     let end = {
         let replica = Replica::open(&base.crash(Survives::Everything));
@@ -105,9 +109,10 @@ fn a_merge_interrupted_at_any_step_leaves_old_or_new_segments_and_goes_on() {
             let disk = replica.disk.crash(survives);
             let restored = restored(&disk);
             let at = format!("step {step}, {survives:?}");
-            assert_eq!(restored.state.digest(), digest, "{at}");
+            assert_eq!(restored.state.digest_over_sealed().unwrap(), digest, "{at}");
             assert_eq!(content(&restored.sealed), records, "{at}");
             counts.insert(restored.sealed.segments().len());
+            drop(restored);
             let again = Replica::open(&disk);
             again.merge().unwrap();
             let sealed = again.core.read().1.sealed().clone();
@@ -129,20 +134,22 @@ fn a_merge_interrupted_at_any_step_leaves_old_or_new_segments_and_goes_on() {
 #[test]
 fn a_start_reads_the_store_and_what_is_newer_and_finds_the_same_state() {
     let (disk, digest) = merged();
-    let sealed = restored(&disk).sealed;
-    assert_eq!(sealed.manifest().store_mark(), SegmentOrdinal(8));
-    let store = believed(&disk.handle(), sealed.manifest()).unwrap().unwrap();
-    let state = restore::above_store(sealed.manifest().shard(), &sealed, &store).unwrap();
-    drop(store);
-    assert_eq!(state.digest(), digest);
-    assert_eq!(restored(&disk).state.digest(), digest);
+    let restored = restored(&disk);
+    assert_eq!(restored.sealed.manifest().store_mark(), SegmentOrdinal(8));
+    assert!(restored.rows.store().is_some() && !restored.state.is_whole());
+    assert_eq!(restored.state.digest_over_sealed().unwrap(), digest);
+    restored.rows.lose_store();
+    assert_eq!(restored.state.digest_over_sealed().unwrap(), digest, "of segments alone");
 }
 
 #[test]
 fn a_store_that_is_lost_damaged_or_of_another_life_is_made_anew_and_changes_nothing() {
     let (disk, digest) = merged();
-    let path = StateCache::path(restored(&disk).sealed.manifest().shard());
-    let whole = (store_hash(&disk), disk.bytes(&path).len());
+    let (path, hash) = {
+        let restored = restored(&disk);
+        (StateCache::path(restored.sealed.manifest().shard()), store_hash(&restored.rows))
+    };
+    let whole = (hash, disk.bytes(&path).len());
     for trial in 0..60 {
         let disk = disk.crash(Survives::Everything);
         match trial % 4 {
@@ -157,9 +164,11 @@ fn a_store_that_is_lost_damaged_or_of_another_life_is_made_anew_and_changes_noth
             }
         }
         let restored = restored(&disk);
-        assert_eq!(restored.state.digest(), digest, "trial {trial}");
-        follow(&disk.handle(), restored.sealed.manifest(), &restored.sealed, &mut |_| {}, &|| true).unwrap();
-        assert_eq!(store_hash(&disk), whole.0, "trial {trial}");
+        assert_eq!(restored.state.digest_over_sealed().unwrap(), digest, "trial {trial}");
+        let (sealed, rows) = (&restored.sealed, &restored.rows);
+        follow(&disk.handle(), rows, sealed.manifest(), sealed, &mut |_| {}, &|| true).unwrap();
+        assert_eq!(store_hash(rows), whole.0, "trial {trial}");
+        assert_eq!(restored.state.digest_over_sealed().unwrap(), digest, "trial {trial}, from the new store");
     }
 }
 
@@ -179,7 +188,8 @@ fn a_merge_of_merges_costs_the_store_its_mark_and_no_row() {
     let sealed = replica.core.read().1.sealed().clone();
     let absorbed = |before| {
         let mut bytes = 0;
-        let mark = follow(&replica.disk.handle(), before, &sealed, &mut |more| bytes += more, &|| true).unwrap();
+        let rows = replica.core.rows();
+        let mark = follow(&replica.disk.handle(), rows, before, &sealed, &mut |more| bytes += more, &|| true).unwrap();
         assert_eq!(mark, SegmentOrdinal(8));
         bytes
     };
@@ -243,7 +253,7 @@ impl Drop for Over<'_> {
 /// All merges carried out, and the digest as of the last Seal.
 fn merged() -> (FaultyDisk, u128) {
     let disk = unmerged(&log());
-    let digest = restored(&disk).state.digest();
+    let digest = restored(&disk).state.digest_over_sealed().unwrap();
     let replica = Replica::open(&disk);
     replica.merge().unwrap();
     replica.journal.close();
@@ -262,7 +272,6 @@ fn merged_otherwise() -> FaultyDisk {
     replica.disk
 }
 
-fn store_hash(disk: &FaultyDisk) -> [u8; 32] {
-    let sealed = restored(disk).sealed;
-    believed(&disk.handle(), sealed.manifest()).unwrap().expect("it is believed").hash().unwrap()
+fn store_hash(rows: &SealedRows) -> [u8; 32] {
+    rows.store().expect("it is believed").hash().unwrap()
 }
