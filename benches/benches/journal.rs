@@ -30,7 +30,13 @@ const SIZES: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, 256 << 10];
 const SHARDS: u16 = 4;
 const APPENDS_PER_BLOCK: usize = 16;
 
+/// Of a block and of a frame, as docs/format.md draws them.
+const BLOCK_HEAD: usize = 64;
+const FRAME_HEAD: usize = 40;
+
 const SMALL_BYTES: usize = 200;
+/// More than are queued at once: no two of them share a count of users.
+const SMALL_PAYLOADS: usize = 4096;
 /// Each round of the one and of the other.
 const ROUND: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 5;
@@ -123,6 +129,8 @@ impl Bare {
 struct Load {
     journal: Journal,
     payload: Bytes,
+    /// Payloads of 200 bytes that own theirs, as entries do.
+    small: Vec<Bytes>,
     last: [u64; SHARDS as usize],
     told: Sender<()>,
     durable: Receiver<()>,
@@ -144,7 +152,16 @@ impl Load {
         let dies = Box::new(|error: &logstore::Error| panic!("{error}"));
         let journal = Journal::open(disk, options, dies).expect("a new journal");
         let (told, durable) = channel();
-        Load { journal, payload: Bytes::from(vec![7; 256 << 10]), last: Default::default(), told, durable, appended: 0 }
+        let small = (0..SMALL_PAYLOADS).map(|_| Bytes::from(vec![7; SMALL_BYTES])).collect();
+        Load {
+            journal,
+            payload: Bytes::from(vec![7; 256 << 10]),
+            small,
+            last: Default::default(),
+            told,
+            durable,
+            appended: 0,
+        }
     }
 
     fn append(&mut self, shard: u16, bytes: usize) {
@@ -157,10 +174,15 @@ impl Load {
     }
 
     fn append_with(&mut self, shard: u16, bytes: usize, done: Completion) {
+        self.append_payload(shard, self.payload.slice(..bytes), done);
+    }
+
+    fn append_payload(&mut self, shard: u16, payload: Bytes, done: Completion) {
+        let bytes = payload.len();
         let last = &mut self.last[usize::from(shard)];
         *last += 1;
         let id = LogId { term: Term(1), leader: NodeId(1), index: LogIndex(*last) };
-        let entry = Entry { id, kind: EntryKind::Normal, payload: self.payload.slice(..bytes) };
+        let entry = Entry { id, kind: EntryKind::Normal, payload };
         self.journal.append(ShardId(shard), vec![entry], done);
         self.purge_sometimes(bytes);
     }
@@ -182,10 +204,13 @@ impl Load {
     ///
     /// Only the last of each lot tells: appends are synced in the order in which they were made.
     fn small(&mut self, bytes: usize) -> f64 {
-        let at_once = (bytes / (SMALL_BYTES + 40)).max(1);
+        let at_once = (bytes - BLOCK_HEAD) / (SMALL_BYTES + FRAME_HEAD);
         let (began, mut lots) = (Instant::now(), 0);
         while began.elapsed() < ROUND {
-            (1..at_once).for_each(|n| self.append_with(n as u16 % SHARDS, SMALL_BYTES, Box::new(untold)));
+            for n in 1..at_once {
+                let payload = self.small[n % SMALL_PAYLOADS].clone();
+                self.append_payload(n as u16 % SHARDS, payload, Box::new(untold));
+            }
             self.append(0, SMALL_BYTES);
             lots += 1;
             if lots > 1 {

@@ -51,7 +51,7 @@ impl Location {
         frame_len(self.len as usize)
     }
 
-    fn settle(&mut self, position: Position) {
+    fn place_at(&mut self, position: Position) {
         (self.file, self.offset) = (position.file, position.offset);
     }
 }
@@ -95,12 +95,20 @@ impl EntryIndex {
         self.locations.push_back(location);
     }
 
-    /// States where a pending entry has been synced, unless it was forgotten meanwhile.
-    pub fn settle(&mut self, index: LogIndex, round: u32, position: Position) {
-        let Some(location) = self.place(index).and_then(|place| self.locations.get_mut(place)) else { return };
-        if location.round == round && location.file == 0 {
-            location.settle(position);
-            *self.files.entry(position.file).or_default() += 1;
+    /// States that the frames of the pending entries from `first` on, of so many bytes each, have been synced one behind the
+    /// other from `at` on; those that were forgotten meanwhile have no place any more.
+    pub fn settle(&mut self, first: LogIndex, round: u32, mut at: Position, frames: impl Iterator<Item = usize>) {
+        let mut settled = 0;
+        for (index, bytes) in (first.0..).zip(frames) {
+            let place = self.place(LogIndex(index)).and_then(|place| self.locations.get_mut(place));
+            if let Some(location) = place.filter(|location| location.round == round && location.file == 0) {
+                location.place_at(at);
+                settled += 1;
+            }
+            at.offset += bytes as u32;
+        }
+        if settled > 0 {
+            *self.files.entry(at.file).or_default() += settled;
         }
     }
 
@@ -108,7 +116,7 @@ impl EntryIndex {
     pub fn relocate(&mut self, index: LogIndex, from: Position, to: Position) {
         let Some(location) = self.place(index).and_then(|place| self.locations.get_mut(place)) else { return };
         if location.position() == Some(from) {
-            location.settle(to);
+            location.place_at(to);
             leave(&mut self.files, from.file);
             *self.files.entry(to.file).or_default() += 1;
         }
@@ -218,9 +226,9 @@ mod tests {
         let mut index = index(1, 3);
         index.truncate_from(LogIndex(3));
         index.push(LogIndex(3), Location::pending(Term(1), 10, 1));
-        index.settle(LogIndex(3), 0, Position { file: 1, offset: 4096 });
+        index.settle(LogIndex(3), 0, Position { file: 1, offset: 4096 }, [240].into_iter());
         assert_eq!(index.get(LogIndex(3)).unwrap().position(), None);
-        index.settle(LogIndex(3), 1, Position { file: 1, offset: 8192 });
+        index.settle(LogIndex(3), 1, Position { file: 1, offset: 8192 }, [240].into_iter());
         assert_eq!(index.get(LogIndex(3)).unwrap().position(), Some(Position { file: 1, offset: 8192 }));
     }
 
@@ -229,7 +237,7 @@ mod tests {
         let at = |file| Position { file, offset: 4096 };
         let mut index = index(1, 6);
         for (n, file) in [(1, 1), (2, 1), (3, 2), (4, 2)] {
-            index.settle(LogIndex(n), 0, at(file));
+            index.settle(LogIndex(n), 0, at(file), [240].into_iter());
         }
         assert_eq!((index.oldest_file(), index.frame_bytes()), (Some(1), 6 * 56));
         index.relocate(LogIndex(1), at(1), at(3));

@@ -45,6 +45,8 @@ impl Work {
 pub(crate) struct Queue {
     urgent: VecDeque<Work>,
     appends: VecDeque<Work>,
+    /// Of all that is queued.
+    waiting_bytes: usize,
     bytes: usize,
 }
 
@@ -60,13 +62,13 @@ impl Queue {
 
     /// Adds an append behind everything else.
     pub fn push(&mut self, work: Work) {
-        self.bytes += work.bytes();
+        self.count(&work);
         self.appends.push_back(work);
     }
 
     /// Adds work that waits for no other shard.
     pub fn push_urgent(&mut self, work: Work) {
-        self.bytes += work.bytes();
+        self.count(&work);
         if self.appends.iter().any(|append| append.shard == work.shard) {
             self.bring_along(work.shard);
         }
@@ -75,12 +77,20 @@ impl Queue {
 
     /// Moves as much as fits into `bytes_max` (at least one) to `batch`.
     pub fn take(&mut self, bytes_max: usize, batch: &mut Vec<Work>) {
+        if self.waiting_bytes <= bytes_max {
+            self.waiting_bytes = 0;
+            batch.extend(self.urgent.drain(..));
+            batch.extend(self.appends.drain(..));
+            return;
+        }
         let mut taken = 0;
         while let Some(next) = self.urgent.front().or(self.appends.front()) {
-            taken += next.bytes();
+            let bytes = next.bytes();
+            taken += bytes;
             if taken > bytes_max && !batch.is_empty() {
                 return;
             }
+            self.waiting_bytes -= bytes;
             batch.extend(self.urgent.pop_front().or_else(|| self.appends.pop_front()));
         }
     }
@@ -93,6 +103,12 @@ impl Queue {
     /// Whether entries are to be forgotten by work that is still queued.
     pub fn forgets(&self) -> bool {
         self.urgent.iter().any(|work| matches!(work.what, What::Truncate(_) | What::Purge(_)))
+    }
+
+    fn count(&mut self, work: &Work) {
+        let bytes = work.bytes();
+        self.waiting_bytes += bytes;
+        self.bytes += bytes;
     }
 
     fn bring_along(&mut self, shard: ShardId) {

@@ -448,11 +448,8 @@ fn settle_copy(state: &mut State, copy: &Copy, to: Position) {
     }
 }
 
-fn settle(state: &mut State, work: &Work, mut at: Position) {
+fn settle(state: &mut State, work: &Work, at: Position) {
     let What::Append { entries, round } = &work.what else { return };
-    let Some(shard) = state.shards.get_mut(&work.shard) else { return };
-    for entry in entries {
-        shard.index.settle(entry.id.index, *round, at);
-        at.offset += frame_len(entry.payload.len()) as u32;
-    }
+    let (Some(shard), Some(first)) = (state.shards.get_mut(&work.shard), entries.first()) else { return };
+    shard.index.settle(first.id.index, *round, at, entries.iter().map(|entry| frame_len(entry.payload.len())));
 }
