@@ -10,7 +10,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use crate::Result;
-use crate::id::{Bucket, ConversationId};
+use crate::id::{Bucket, ConversationId, SegmentOrdinal};
 use crate::merge::{Newest, Source};
 use crate::segment::{DeltaRow, Item, Items, Segment};
 use crate::segment_set::SegmentSet;
@@ -21,17 +21,27 @@ pub type Rows = Box<dyn Iterator<Item = Result<DeltaRow>>>;
 impl SegmentSet {
     /// Every state row from a key on, as of the last seal: the newest value of each key, in the order of keys.
     pub fn rows(&self, from: &[u8]) -> Result<Rows> {
-        let source = |segment: &Arc<Segment>| Box::new(segment.delta_rows_from(from)) as Rows;
-        let newest = Newest::new(self.segments().iter().map(source), |row: &DeltaRow| row.key.clone())?;
-        let from = from.to_vec();
-        let is_wanted = move |row: &DeltaRow| row.value.is_some() && row.key[..] >= from[..];
-        Ok(Box::new(newest.filter(move |row| row.as_ref().map_or(true, &is_wanted))))
+        newest_rows(self.segments(), from)
+    }
+
+    /// Every state row as of the end of the segment whose last seal is `upto`.
+    pub fn rows_as_of(&self, upto: SegmentOrdinal) -> Result<Rows> {
+        let segments = self.segments();
+        newest_rows(&segments[..segments.partition_point(|segment| segment.span().last <= upto)], &[])
     }
 
     /// Every record and trimmed range, in the order of (bucket, conversation, seq).
     pub fn items(&self) -> Result<ItemScan> {
         ItemScan::new(self.segments().iter().map(|segment| segment.items()))
     }
+}
+
+fn newest_rows(segments: &[Arc<Segment>], from: &[u8]) -> Result<Rows> {
+    let source = |segment: &Arc<Segment>| Box::new(segment.delta_rows_from(from)) as Rows;
+    let newest = Newest::new(segments.iter().map(source), |row: &DeltaRow| row.key.clone())?;
+    let from = from.to_vec();
+    let is_wanted = move |row: &DeltaRow| row.value.is_some() && row.key[..] >= from[..];
+    Ok(Box::new(newest.filter(move |row| row.as_ref().map_or(true, &is_wanted))))
 }
 
 /// The rows of several shards in the order of keys; of those that every shard has, one shard's.

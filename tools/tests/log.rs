@@ -230,3 +230,35 @@ fn state_stores_are_made_anew_and_are_what_they_were() {
     let read = house.run(&["history", "--with", "bob", "-o", "json"]).done();
     assert_eq!(read.texts(), ["one", "two", "three", "four", "five"]);
 }
+
+#[test]
+fn a_store_that_rots_is_named_with_the_command_that_mends_it_and_that_command_mends_it() {
+    let (house, _) = stopped_house();
+    log(&house, &["rebuild"]).done();
+    let of_stores = |rows: &[Value]| -> Vec<(String, String)> {
+        let pair = |row: &Value| (row["path"].as_str().unwrap().into(), row["verdict"].as_str().unwrap().into());
+        rows.iter().map(pair).filter(|(path, _): &(String, String)| path.starts_with("store/")).collect()
+    };
+    let sound: Vec<_> = (0..4).map(|n| (format!("store/0000{n}.redb"), "sound".to_owned())).collect();
+    assert_eq!(of_stores(&log(&house, &["verify"]).done().json()), sound);
+
+    // Every page of it: one at least is in the tree.
+    let store = house.data().join("store/00001.redb");
+    let whole = std::fs::read(&store).unwrap();
+    (8192..whole.len() as u64).step_by(4104).for_each(|page| flip(&store, page + 100));
+    let damaged = snapshot(&house.data());
+    let answer = log(&house, &["verify", "--deep"]).ended_with(5).json();
+    let rot = having(&answer, "verdict", "rot");
+    assert!(rot.len() == 1 && rot[0]["path"] == "store/00001.redb", "{rot:?}");
+    let words = rot[0]["words"].as_str().unwrap();
+    let remedy = format!("skein log rebuild --data-dir {}", house.data().display());
+    assert!(words.contains("does not verify") && words.contains(&remedy), "{words}");
+    assert_eq!(snapshot(&house.data()), damaged, "a look changes nothing");
+    let mended = log(&house, &["rebuild"]).done().json();
+    assert_eq!(mended[1]["before"], "damaged");
+    assert_eq!(of_stores(&log(&house, &["verify"]).done().json()), sound);
+
+    std::fs::copy(&store, house.data().join("store/00077.redb")).unwrap();
+    let findings = log(&house, &["verify"]).done().json();
+    assert_eq!(having(&findings, "verdict", "leftover").len(), 1, "{findings:?}");
+}

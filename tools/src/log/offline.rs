@@ -47,6 +47,11 @@ impl Offline {
         Ok(Offline { disk, cache, path: args.data_dir.clone(), _held: held })
     }
 
+    /// Where it lies.
+    pub fn data_dir(&self) -> &Path {
+        &self.path
+    }
+
     /// The shards that have anything sealed.
     pub fn shards(&self) -> Result<Vec<ShardId>, Failure> {
         shards(&*self.disk)

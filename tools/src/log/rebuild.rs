@@ -88,7 +88,8 @@ fn rebuild(disk: &Arc<dyn Disk>, shard: ShardId, set: &SegmentSet) -> Result<Opt
         return Ok(None);
     }
     let Before { verdict, hash: hash_before, mark: mark_before, store } = before(disk, shard)?;
-    let known = mark_before.and_then(|known| set.segments().iter().position(|segment| mark(segment) == known));
+    let known =
+        mark_before.and_then(|known| set.segments().iter().position(|segment| Mark::of(segment.info()) == known));
     let segments = &set.segments()[..=known.unwrap_or_else(|| as_far_as_a_node(set.segments()))];
     let store = store.discard()?;
     let rows = absorb_all(&store, segments)?;
@@ -151,11 +152,7 @@ fn absorb_all(store: &StateCache, segments: &[Arc<Segment>]) -> Result<u64, Fail
             progress.add(1);
             row.map(|row| (row.key, row.value)).map_err(sequencer::Error::from)
         });
-        store.absorb(delta, mark(segment))?;
+        store.absorb(delta, Mark::of(segment.info()))?;
     }
     Ok(rows)
-}
-
-fn mark(segment: &Segment) -> Mark {
-    Mark { ordinal: segment.span().last.0, index: segment.span().upto, identity: segment.info().identity.0 }
 }

@@ -12,6 +12,8 @@ use logstore::{Error, JournalFileRole, Manifest, SegmentSet, ShardLog};
 use sequencer::state::Rebuild;
 use serde::Serialize;
 
+mod store;
+
 use super::conversations;
 use super::offline::{DataArgs, Offline};
 use super::progress::Progress;
@@ -32,7 +34,7 @@ pub struct Args {
 /// What was found of a file.
 #[derive(Serialize)]
 struct Finding {
-    /// "sound", "torn" or "leftover" (both fine), "rot" (not fine).
+    /// "sound", "torn", "leftover" or "unused" (all fine), "rot" (not fine).
     verdict: &'static str,
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +59,7 @@ pub fn run(args: Args, printer: &mut Printer) -> Result<(), Failure> {
     for shard in offline.shards()? {
         sealed.push((shard, check.shard(shard)?));
     }
+    check.other_stores(&sealed)?;
     check.journal(&sealed)?;
     printer.list(&check.findings)?;
     match check.findings.iter().filter(|finding| finding.verdict == ROT).count() {
@@ -71,6 +74,7 @@ pub fn run(args: Args, printer: &mut Printer) -> Result<(), Failure> {
 const SOUND: &str = "sound";
 const TORN: &str = "torn";
 const LEFTOVER: &str = "leftover";
+const UNUSED: &str = "unused";
 const ROT: &str = "rot";
 
 struct Check<'a> {
@@ -97,8 +101,9 @@ impl Check<'_> {
             progress.add(info.file_bytes);
         }
         self.leftovers(shard, listed)?;
-        if is_whole {
-            self.together(shard);
+        let set = if is_whole { self.together(shard) } else { None };
+        if let Some(manifest) = &manifest {
+            self.store(manifest, set.as_ref());
         }
         let seal = manifest.as_ref().map(|manifest| manifest.checkpoint().map(|checkpoint| checkpoint.seal.index));
         Ok(Some(seal.flatten().unwrap_or_default()))
@@ -118,20 +123,21 @@ impl Check<'_> {
         verified.is_ok()
     }
 
-    /// Verifies what a shard's segments say of each other.
-    fn together(&mut self, shard: ShardId) {
+    /// Verifies what a shard's segments say of each other; gives them if they are one log.
+    fn together(&mut self, shard: ShardId) -> Option<SegmentSet> {
         let verified = SegmentSet::open(&self.offline.disk, shard, &self.offline.cache).and_then(|set| {
             set.segments().iter().try_for_each(|segment: &Arc<Segment>| set.verify_links(segment))?;
             Ok(set)
         });
-        match verified {
-            Err(error) => self.bad(&error),
-            Ok(set) if self.deep && !set.segments().is_empty() => self.state(&set),
+        match &verified {
+            Err(error) => self.bad(error),
+            Ok(set) if self.deep && !set.segments().is_empty() => self.state(set),
             Ok(set) => {
                 let words = format!("{} segments, one log", set.segments().len());
                 self.fine(SOUND, Manifest::path(shard), words);
             }
         }
+        verified.ok()
     }
 
     /// Verifies that the deltas are a state, and that the state and the directories know the same conversations.

@@ -93,7 +93,7 @@ fn absorb_all(
             pace((row.key.len() + row.value.as_ref().map_or(0, |value| value.len())) as u64);
             Ok((row.key, row.value))
         });
-        store.absorb(delta, mark_of(segment.info()))?;
+        store.absorb(delta, Mark::of(segment.info()))?;
     }
     let mark = SegmentOrdinal(store.mark().ordinal);
     rows.set_store(store);
@@ -133,14 +133,10 @@ fn settled(disk: &Arc<dyn Disk>, rows: &SealedRows, before: &Manifest, now: &Man
 }
 
 fn is_of(manifest: &Manifest, mark: &Mark) -> bool {
-    ending_at(manifest, mark.ordinal).is_some_and(|info| mark_of(info) == *mark)
+    ending_at(manifest, mark.ordinal).is_some_and(|info| Mark::of(info) == *mark)
 }
 
 fn ending_at(manifest: &Manifest, ordinal: u64) -> Option<&SegmentInfo> {
     let info = &manifest.segments()[manifest.position(SegmentOrdinal(ordinal))?];
     (info.span.last.0 == ordinal).then_some(info)
-}
-
-fn mark_of(info: &SegmentInfo) -> Mark {
-    Mark { ordinal: info.span.last.0, index: info.span.upto, identity: info.identity.0 }
 }

@@ -10,6 +10,7 @@
 //! fit together; such a panic is caught here, and the store counts as damaged from then on: nothing of it is read any more, so that no
 //! state a panic left half changed is ever seen.
 
+mod audit;
 mod backend;
 mod value;
 
@@ -20,12 +21,15 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use logstore::id::{LogIndex, ShardId};
 use logstore::io::Disk;
+use logstore::segment::SegmentInfo;
 use parking_lot::Mutex;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 use crate::{Error, Result};
 
 use backend::{NotAStore, PageFile};
+
+pub use audit::{Audit, audit};
 
 const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
 const MARKS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("marks");
@@ -40,6 +44,13 @@ pub struct Mark {
     pub index: LogIndex,
     /// The segment's logical identity: tells a store of other segments from this shard's own.
     pub identity: [u8; 32],
+}
+
+impl Mark {
+    /// The mark of a store that has absorbed this segment's delta last.
+    pub fn of(segment: &SegmentInfo) -> Mark {
+        Mark { ordinal: segment.span.last.0, index: segment.span.upto, identity: segment.identity.0 }
+    }
 }
 
 /// A key and its value.
@@ -61,6 +72,22 @@ pub struct StateCache {
     mark: Mutex<Mark>,
     /// What was found to be wrong: from then on nothing is read or written.
     damage: OnceLock<String>,
+}
+
+/// Makes the hash of rows that come in the order of keys: see [`StateCache::hash`].
+#[derive(Default)]
+struct RowHasher(blake3::Hasher);
+
+impl RowHasher {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        for part in [key, value] {
+            self.0.update(&(part.len() as u32).to_le_bytes()).update(part);
+        }
+    }
+
+    fn finish(self) -> [u8; 32] {
+        *self.0.finalize().as_bytes()
+    }
 }
 
 /// Where a store is, and whose.
@@ -193,27 +220,24 @@ impl StateCache {
     pub fn hash(&self) -> Result<[u8; 32]> {
         self.guarded(|database| {
             let table = database.begin_read()?.open_table(ROWS)?;
-            let mut hasher = blake3::Hasher::new();
+            let mut hasher = RowHasher::default();
             for row in table.iter()? {
                 let (key, value) = row?;
-                let value = value::decode(key.value(), value.value()).ok_or(Failed::Value)?;
-                for part in [key.value(), value] {
-                    hasher.update(&(part.len() as u32).to_le_bytes()).update(part);
-                }
+                hasher.add(key.value(), value::decode(key.value(), value.value()).ok_or(Failed::Value)?);
             }
-            Ok(*hasher.finalize().as_bytes())
+            Ok(hasher.finish())
         })
     }
 
     /// Reads every page and value and compares all checksums, redb's own included: the only look that finds a page whose
-    /// newest life a disk has lost.
-    pub fn verify(&mut self) -> Result<()> {
-        self.hash()?;
+    /// newest life a disk has lost. Gives the hash of all rows.
+    pub fn verify(&mut self) -> Result<[u8; 32]> {
+        let hash = self.hash()?;
         let Some(mut database) = self.database.take() else { return Err(self.place.damaged("it is closed")) };
         let sound = caught(|| Ok(database.check_integrity()?));
         self.database = Some(database);
         match sound {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(hash),
             Ok(false) => Err(self.fail(Failed::Damaged("its pages do not fit together".to_owned()))),
             Err(failed) => Err(self.fail(failed)),
         }
