@@ -10,6 +10,7 @@ mod error;
 pub mod founding;
 mod outcome;
 mod raft;
+mod runtime;
 mod shard;
 pub mod state;
 pub mod store;
@@ -19,6 +20,7 @@ pub use codec::{BatchBuilder, Malformed, encoded_len};
 pub use command::{AccountSeed, Batch, Command, CursorMove, Effect, GroupChange, Recall, Retention, Send};
 pub use error::{Error, Result};
 pub use outcome::{Applied, CommittedRecord, CursorMoved, Outcome, Refusal, Stored};
+pub use runtime::{Machine, Simulation};
 pub use shard::{
     Capacity, CompactPlan, Cut, PipelineSlot, Proposal, ProposalResult, Record, Sequencer, SequencerOptions, Shard,
     ShardStatus, TailBatch, TailReader, TailStep,

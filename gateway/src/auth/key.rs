@@ -70,9 +70,9 @@ pub enum KeyError {
 impl KeyFile {
     /// Makes a new key; the file must not exist. `dev` marks it as good for `--dev` only.
     pub fn create(path: &Path, dev: bool) -> Result<KeyFile, KeyError> {
-        use rand::TryRngCore;
+        use rand::TryRng;
         let mut secret = [0; 32];
-        let chance = rand::rngs::OsRng.try_fill_bytes(&mut secret);
+        let chance = rand::rngs::SysRng.try_fill_bytes(&mut secret);
         chance.map_err(|error| io("draw chance for", path)(std::io::Error::other(error)))?;
         let key = SigningKey::from_bytes(&secret);
         let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|_| KeyError::NotAKey { path: path.into() })?;

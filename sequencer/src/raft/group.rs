@@ -14,9 +14,9 @@ use openraft::{BasicNode, Config, RaftMetrics, ServerState, SnapshotPolicy};
 use crate::raft::checkpoint::Checkpoint;
 use crate::raft::log_store::LogStore;
 use crate::raft::network::Peers;
-use crate::raft::runtime;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{RaftLeader, TypeConfig, index_of};
+use crate::runtime;
 use crate::shard::core::ShardCore;
 use crate::{Error, Result};
 

@@ -17,10 +17,10 @@ use openraft::{OptionalSend, RaftLogReader};
 use tokio::sync::oneshot;
 
 use crate::raft::membership::{decode_membership, decode_vote, encode_membership, encode_vote};
-use crate::raft::runtime;
 use crate::raft::types::{
     Payload, RaftEntry, RaftLogId, RaftPayload, RaftVote, TypeConfig, index_of, log_id_of, raft_log_id_of,
 };
+use crate::runtime;
 use crate::shard::core::ShardCore;
 
 /// Most bytes of entries read at once: what one request to a follower carries.

@@ -8,7 +8,6 @@ pub(crate) mod group;
 pub(crate) mod log_store;
 pub(crate) mod membership;
 pub(crate) mod network;
-pub(crate) mod runtime;
 pub(crate) mod state_machine;
 #[cfg(test)]
 mod suite;

@@ -10,7 +10,7 @@ use openraft::vote::RaftLeaderId;
 use openraft::{BasicNode, OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::raft::runtime::Runtime;
+use crate::runtime::Runtime;
 use crate::shard::TailBatch;
 
 /// One shard's Raft group. At most one leader per term, so that a log id is (term, index).

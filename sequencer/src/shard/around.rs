@@ -15,7 +15,7 @@ use super::host::{Plan, Sequencer, table_of};
 use super::proposer::Proposer;
 use super::sealing::{self, Around, MergeWhen};
 use super::{SequencerOptions, Shard};
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::core::{CoreOptions, ShardCore};
 use crate::store::SealedRows;
 use crate::{Error, Result, SystemClock};

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use crate::Applied;
 use crate::raft::checkpoint::Checkpoint;
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::sealing::{Frozen, Sealing};
 use crate::shard::staging::Staging;
 use crate::shard::tail::{Tail, TailBatch};

@@ -20,7 +20,7 @@ use logstore::SegmentSet;
 use logstore::id::ShardId;
 use tokio::sync::oneshot;
 
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::{Capacity, Sequencer, Shard};
 use crate::{Command, Error, Result};
 

@@ -8,7 +8,7 @@ use logstore::{Journal, Records};
 use tokio::sync::oneshot;
 
 use crate::raft::group::Group;
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::core::ShardCore;
 use crate::shard::proposer::Proposer;
 use crate::shard::sealing::MergeWhen;

@@ -12,7 +12,7 @@ use logstore::segment::{PageEnd, PageRequest, SealedBody, SealedRecord};
 use logstore::{BodyPlace, Journal, RecordHead, RecordKind, Records, SegmentSet, Slot};
 
 use crate::codec::{self, Malformed, View};
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::Record;
 use crate::shard::core::ShardCore;
 use crate::shard::removed::Removed;

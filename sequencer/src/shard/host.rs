@@ -12,8 +12,8 @@ use logstore::{Journal, JournalDamage};
 use parking_lot::Mutex;
 
 use crate::raft::group::Group;
-use crate::raft::runtime::{self, Task};
 use crate::raft::ticker::Ticker;
+use crate::runtime::{self, Task};
 use crate::shard::core::{CoreOptions, ShardCore};
 use crate::shard::outbox::{self, LocalCarrier};
 use crate::shard::proposer::{Proposer, ProposerLimits, ProposerTask};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use logstore::Records;
 
 use super::core::ShardCore;
-use crate::raft::runtime;
+use crate::runtime;
 use crate::state::{Brought, Look, Missing};
 use crate::{Error, Result};
 

@@ -13,7 +13,7 @@ use futures::stream::FuturesUnordered;
 use hashbrown::HashSet;
 use logstore::id::ShardId;
 
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::{Capacity, Shard};
 use crate::{Command, Outcome};
 

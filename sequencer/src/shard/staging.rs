@@ -12,7 +12,7 @@ use logstore::{Entry, EntryKind};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::core::ShardCore;
 use crate::state::ShardState;
 use crate::store::{LoadJob, Prefetch, StateSource};

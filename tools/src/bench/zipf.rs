@@ -2,7 +2,7 @@
 //!
 //! Walker's alias table: one draw is one random number and one look-up, however many ranks there are.
 
-use rand::RngCore;
+use rand::Rng;
 
 /// Draws indexes.
 pub struct Zipf {
@@ -30,7 +30,7 @@ impl Zipf {
     }
 
     /// The next index.
-    pub fn draw(&self, chance: &mut impl RngCore) -> usize {
+    pub fn draw(&self, chance: &mut impl Rng) -> usize {
         let random = chance.next_u64();
         let column = (((random >> 32) * self.columns.len() as u64) >> 32) as usize;
         let (threshold, alias) = self.columns[column];

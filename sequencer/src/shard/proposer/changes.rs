@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use logstore::id::{BodyHash, ConnectionId, UserId};
 
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::Capacity;
 use crate::shard::core::ShardCore;
 use crate::shard::proposer::old_ids::{NotNow, OldId};

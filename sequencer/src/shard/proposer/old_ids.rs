@@ -11,7 +11,7 @@ use logstore::SegmentSet;
 use logstore::id::{BodyHash, ClientMsgId, ConnectionId, ConversationId, TimeMs, UserId};
 use logstore::segment::SealedRecord;
 
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::Capacity;
 use crate::shard::core::ShardCore;
 use crate::shard::look_up::{LookUpLimit, SKEW_MS, time_of};

@@ -15,7 +15,7 @@ use logstore::Journal;
 use logstore::id::LogIndex;
 use logstore::segment::shard_dir;
 
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::Shard;
 use crate::state::Erasure;
 use crate::{Command, Error, Result};

@@ -14,7 +14,7 @@ use logstore::segment::{Level, SegmentInfo};
 
 use super::merge;
 use super::rewrites::{self, Rewrites};
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::{CompactPlan, Shard};
 use crate::state::{Layout, MergedSpan, ShardState};
 use crate::{Clock, Command, Outcome, Result};

@@ -13,7 +13,7 @@ use super::pace::Pacer;
 use super::trouble::{Course, course, is_no_room};
 use super::turn::PatientTurn;
 use super::{SealingOptions, absorb, merge};
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::Shard;
 use crate::shard::core::ShardCore;
 use crate::state::MergedSpan;

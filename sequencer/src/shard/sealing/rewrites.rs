@@ -10,7 +10,7 @@ use logstore::id::{LogIndex, SegmentOrdinal, TimeMs};
 
 use super::drops::{self, Waiting};
 use super::merge;
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::Shard;
 use crate::shard::core::ShardCore;
 use crate::{Command, Error, Result};

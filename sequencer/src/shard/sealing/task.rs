@@ -17,7 +17,7 @@ use super::trouble::{Course, course};
 use super::turn::Turns;
 use super::{Frozen, Sealing};
 use crate::codec::SEND_HEAD_LEN;
-use crate::raft::runtime;
+use crate::runtime;
 use crate::raft::types::log_id_of;
 use crate::shard::Shard;
 use crate::shard::core::ShardCore;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use logstore::id::TimeMs;
 
 use crate::Command;
-use crate::raft::runtime;
+use crate::runtime;
 use crate::shard::Shard;
 
 /// What a generation of an idle shard may weigh without being sealed for its age: readiness probes alone would fill disks
