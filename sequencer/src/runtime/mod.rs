@@ -141,6 +141,15 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
+/// Drops what takes time to drop off the async workers, where there are any.
+pub(crate) fn drop_elsewhere<T: Send + 'static>(rest: Option<T>) {
+    if let Some(rest) = rest
+        && let Ok(threads) = tokio::runtime::Handle::try_current()
+    {
+        drop(threads.spawn_blocking(move || drop(rest)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use openraft::testing::runtime::Suite;
