@@ -361,8 +361,7 @@ mod tests {
                 Simulation::sleep(Duration::from_secs(1)).await;
             }
         });
-        let history = told.lock().clone();
-        history
+        std::mem::take(&mut told.lock())
     }
 
     async fn tell(n: u64, told: Arc<Mutex<Vec<(Duration, u64, u64)>>>) {

@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rand::Rng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
 use super::wire::Id;
 
@@ -17,7 +17,7 @@ pub struct MessageIds {
 impl MessageIds {
     /// Seeded by the system.
     pub fn new() -> MessageIds {
-        MessageIds { chance: SmallRng::from_os_rng(), ahead_ms: 0, now_ms: unix_ms() }
+        MessageIds { chance: rand::make_rng(), ahead_ms: 0, now_ms: unix_ms() }
     }
 
     /// Corrects for the difference between the server's clock (from `hello`) and this machine's.
