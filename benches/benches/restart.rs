@@ -7,7 +7,8 @@
 //! - `start`: opens the shards, everything sealed (gate for 50 million messages: 3 s); what memory grew by;
 //! - `sends`: one message each in conversations chosen by chance, nothing of segments and store in the page cache, beside a second
 //!   one right after and beside a random read of 64 KiB (gate: cold p99 <= hot p99 + one such read);
-//! - `replay`: opens them with so many MB of journal above the segments: the CPU time beyond that of `start` (gate 500 MB/s a core).
+//! - `replay`: opens them with so many MB of journal above the segments: the CPU time beyond that of `start` (gate 500 MB/s a core);
+//! - `idle`: as `start`, but the dedup window has passed: what memory grew by is conversations alone (gate 96 B each).
 //!
 //! `SKEIN_MESSAGES` (default 1,000,000), `SKEIN_CONVERSATIONS` (default 100,000), `SKEIN_BODY` (bytes, default 8), `SKEIN_UNSEALED_MB`
 //! (default 64), `SKEIN_SENDS` (default 500), `SKEIN_SEAL_MB` (default 64), `SKEIN_DIR` (where, default under cargo's target directory).
@@ -38,6 +39,8 @@ fn main() {
         Ok("sends") => sends(&dir_given()),
         Ok("append") => append(&dir_given()),
         Ok("replay") => replay(&dir_given()),
+        Ok("pass") => pass(&dir_given()),
+        Ok("idle") => drop(start(&dir_given(), "idle")),
         _ => all(),
     }
 }
@@ -48,7 +51,7 @@ fn all() {
         None => tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")),
     };
     let root = root.expect("the directory can be written");
-    for part in ["fill", "start", "start", "sends", "append", "replay", "replay"] {
+    for part in ["fill", "start", "start", "sends", "append", "replay", "replay", "pass", "idle", "idle"] {
         let program = std::env::current_exe().expect("a program");
         let ended =
             Process::new(program).env("SKEIN_RESTART_PART", part).env("SKEIN_RESTART_DIR", root.path()).status();
@@ -99,21 +102,21 @@ fn fill(dir: &Path) {
 
 /// Opens the shards and says what that took: wall clock, CPU, memory.
 fn start(dir: &Path, name: &str) -> Shards {
-    let memory = resident_bytes();
+    let memory = memory_bytes();
     let (began, cpu) = (Instant::now(), cpu_time());
     let shards = Shards::open(dir, &options(), &clock());
     let (wall, cpu) = (began.elapsed(), cpu_time() - cpu);
-    let grew = resident_bytes().saturating_sub(memory);
-    let conversations: u64 = shards.sequencer().shards().iter().map(|shard| shard.status().conversations).sum();
+    let now = memory_bytes();
+    let [grew, mapped] = [now[0].saturating_sub(memory[0]), now[1].saturating_sub(memory[1])];
     println!(
-        "{name}: ready in {:.0} ms, {:.0} ms of CPU; memory grew by {:.1} MB, {:.0} B for each of {} conversations ({} of them with a \
-         row in memory)",
+        "{name}: ready in {:.0} ms, {:.0} ms of CPU; memory grew by {:.1} MB, {:.0} B for each of {} conversations; {:.1} MB of files are \
+         mapped",
         wall.as_secs_f64() * 1e3,
         cpu.as_secs_f64() * 1e3,
         grew as f64 / MB,
         grew as f64 / load(0).conversations() as f64,
         load(0).conversations(),
-        conversations,
+        mapped as f64 / MB,
     );
     shards
 }
@@ -177,6 +180,21 @@ fn replay(dir: &Path) {
     shards.close();
 }
 
+/// Lets the dedup window pass and seals what is left, so that what is in memory afterwards is conversations alone.
+fn pass(dir: &Path) {
+    let (clock, load) = (clock(), load(8));
+    let shards = Shards::open(dir, &options(), &clock);
+    for round in 0..2 {
+        clock.skip(Duration::from_secs(600));
+        for n in 0..1_000 {
+            execute(&shards, Command::Send(load.message((1 << 42) + round * 1_000 + n, clock.now())));
+        }
+        shards.seal();
+    }
+    shards.settle();
+    shards.close();
+}
+
 fn execute(shards: &Shards, command: Command) {
     let Command::Send(send) = &command else { unreachable!("sends only") };
     let shard = shards.sequencer().shard_of(send.conversation).clone();
@@ -225,9 +243,12 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn resident_bytes() -> u64 {
+/// Of this process: what is its own, and what it has mapped of files, which the kernel takes back as it likes.
+fn memory_bytes() -> [u64; 2] {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+    let mut pages = pages.split(' ').skip(1).map(|pages| pages.parse::<u64>().unwrap_or(0) * 4096);
+    let [resident, shared] = [(); 2].map(|()| pages.next().unwrap_or(0));
+    [resident.saturating_sub(shared), shared]
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {
