@@ -31,7 +31,7 @@ use crate::raft::checkpoint::{Checkpoint, Membership};
 use crate::raft::membership::encode_vote;
 use crate::raft::types::{RaftMembership, RaftVote, raft_log_id_of};
 use crate::shard::even_table;
-use crate::state::{EndedGeneration, Key, OwnRow, ShardRow};
+use crate::state::{EndedGeneration, ErasedRow, Key, OwnRow, ShardRow};
 use crate::store::Row;
 use crate::{Error, Result};
 
@@ -86,6 +86,7 @@ pub struct Content<'a> {
     window_from: TimeMs,
     last_older: Option<ConversationId>,
     in_both: &'a InBoth,
+    erased: Vec<DeltaRow>,
 }
 
 struct NewShard<'a> {
@@ -118,7 +119,8 @@ pub fn found<E: From<Error>>(
         let later = of(LATER, new.time, &before_later, later).map_err(Error::from)?;
         shards.push(NewShard { older, later, stored: 0 });
     }
-    let mut content = Content { shards, own, window_from: new.window_from, last_older: None, in_both: &in_both };
+    let mut content =
+        Content { shards, own, window_from: new.window_from, last_older: None, in_both: &in_both, erased: Vec::new() };
     fill(&mut content)?;
     Ok(content.finish(disk, new)?)
 }
@@ -174,6 +176,13 @@ impl<'a> Content<'a> {
         Ok(self.shard_of(place)?.later.push_delta(&row)?)
     }
 
+    /// Notes in every shard that a user's messages of a time not after `asked` were erased, and are not in the content; users ascend.
+    pub fn note_erased(&mut self, user: UserId, asked: TimeMs) {
+        // Of this log nothing: entries here are not those that the messages came with.
+        let row = Row::Erased(ErasedRow { upto: LogIndex(0), asked });
+        self.erased.push(DeltaRow { key: Key::Erased(user).encode(), value: Some(row.encode()) });
+    }
+
     fn shard_of(&mut self, place: ConversationId) -> Result<&mut NewShard<'a>> {
         let bucket = place.bucket();
         let owner = self.own.iter().position(|own| own.owns(bucket)).ok_or(Error::NoOwner(bucket))?;
@@ -181,16 +190,23 @@ impl<'a> Content<'a> {
     }
 
     fn finish(self, disk: &Arc<dyn Disk>, new: &NewShards) -> Result<Vec<Planted>> {
-        self.shards.into_iter().zip(self.own).map(|(shard, own)| finish_one(shard, own, disk, new)).collect()
+        let Content { shards, own, erased, .. } = self;
+        shards.into_iter().zip(own).map(|(shard, own)| finish_one(shard, own, &erased, disk, new)).collect()
     }
 }
 
-fn finish_one(shard: NewShard<'_>, mut own: OwnRow, disk: &Arc<dyn Disk>, new: &NewShards) -> Result<Planted> {
+fn finish_one(
+    shard: NewShard<'_>,
+    mut own: OwnRow,
+    erased: &[DeltaRow],
+    disk: &Arc<dyn Disk>,
+    new: &NewShards,
+) -> Result<Planted> {
     own.stored = shard.stored;
     let mut before = own.clone();
     before.time = new.window_from;
-    let older = complete(shard.older, shard_row(before, OLDER, None))?;
-    let later = complete(shard.later, shard_row(own.clone(), LATER, Some(new.window_from)))?;
+    let older = complete(shard.older, shard_row(before, OLDER, None), &[])?;
+    let later = complete(shard.later, shard_row(own.clone(), LATER, Some(new.window_from)), erased)?;
     let checkpoint = logstore::Checkpoint { seal: LAST, state: Bytes::from(checkpoint(new.node).encode()) };
     let before = logstore::Checkpoint { seal: LogId { index: OLDER_INDEX, ..LAST }, ..checkpoint.clone() };
     let manifest = Manifest::empty(own.shard).sealed(older, before)?.sealed(later, checkpoint)?;
@@ -198,9 +214,12 @@ fn finish_one(shard: NewShard<'_>, mut own: OwnRow, disk: &Arc<dyn Disk>, new: &
     Ok(Planted { shard: own.shard, sealed: LAST })
 }
 
-fn complete(mut builder: SegmentBuilder<'_>, row: ShardRow) -> Result<SegmentInfo> {
+fn complete(mut builder: SegmentBuilder<'_>, row: ShardRow, notes: &[DeltaRow]) -> Result<SegmentInfo> {
     let value = Some(Row::Shard(Box::new(row)).encode());
     builder.push_delta(&DeltaRow { key: Key::Shard.encode(), value })?;
+    for note in notes {
+        builder.push_delta(note)?;
+    }
     Ok(builder.finish()?)
 }
 

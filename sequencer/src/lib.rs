@@ -6,6 +6,7 @@
 mod clock;
 mod codec;
 mod command;
+pub mod erased_again;
 mod error;
 pub mod founding;
 mod outcome;

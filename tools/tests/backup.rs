@@ -233,3 +233,74 @@ fn an_import_and_a_restore_that_are_killed_leave_nothing_that_a_node_starts_on_a
         assert_eq!(House::with(dir, Vec::new()).export("again.jsonl"), lines);
     }
 }
+
+/// A text that occurs once in the world.
+fn secret() -> String {
+    format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
+}
+
+/// Whether any file, as bytes or as `skein log show` decodes it, holds a text.
+fn holds(house: &House, data: &Path, text: &str) -> bool {
+    let shown = |path: &PathBuf| {
+        let args = ["log", "show", path.to_str().unwrap(), "--data-dir", data.to_str().unwrap(), "-o", "json"];
+        house.run(&args).words()
+    };
+    let is_shown = |path: &PathBuf| {
+        let is_log = path.extension().is_some_and(|ending| ending == "segment" || ending == "journal");
+        is_log && shown(path).contains(text)
+    };
+    let is_raw = |path: &PathBuf| {
+        let bytes = std::fs::read(path).unwrap();
+        let begin = text.as_bytes();
+        (0..bytes.len().saturating_sub(begin.len() - 1))
+            .any(|at| bytes[at] == begin[0] && bytes[at..].starts_with(begin))
+    };
+    files(data).iter().any(|path| is_raw(path) || is_shown(path))
+}
+
+#[test]
+fn what_was_erased_after_a_save_does_not_come_back_with_it() {
+    let house = House::new();
+    ["alice", "bob"].iter().for_each(|name| house.sign_in(name));
+    let (erased, kept, later) = (secret(), secret(), secret());
+    let say = |text: &str| house.run(&["send", "--to", "alice", text, "--profile", "bob"]).done();
+    house.send(&kept);
+    say(&erased);
+    let (backups, early) = (house.path("backups"), house.path("early.jsonl"));
+    house.save(&backups);
+    house.export("early.jsonl");
+    house.admin(&["user", "erase", "bob"]);
+    say(&later);
+    house.save(&backups);
+
+    let restore = |name: &str, args: &[&str]| {
+        let to = house.path(name);
+        let whole = [args, &["-o", "json", "--data-dir", to.to_str().unwrap()]].concat();
+        (house.run(&whole).done().json().remove(0), to)
+    };
+    let from = backups.to_str().unwrap();
+    let (restored, old) = restore("old", &["backup", "restore", from, "--save", "1"]);
+    assert_eq!((&restored["save"], &restored["users_erased"]), (&1.into(), &1.into()));
+    assert!(!holds(&house, &old, &erased) && holds(&house, &old, &kept));
+    house.run(&["log", "verify", "--deep", "--data-dir", old.to_str().unwrap()]).done();
+    let (_, new) = restore("new", &["backup", "restore", from]);
+    assert!(!holds(&house, &new, &erased) && holds(&house, &new, &later), "what was sent later stays");
+    let export = early.to_str().unwrap();
+    let (_, without) = restore("without", &["import", export, "--dev", "--erasures", from]);
+    assert!(!holds(&house, &without, &erased) && holds(&house, &without, &kept));
+    let (_, with) = restore("with", &["import", export, "--dev"]);
+    assert!(holds(&house, &with, &erased), "the search can tell");
+
+    // The node that is restored knows of it, and so does what is saved of it: also for saves of another history.
+    let mut second = House::closed(tempfile::tempdir().unwrap());
+    second.data_at(&old);
+    second.start();
+    ["alice", "bob"].iter().for_each(|name| second.sign_in(name));
+    assert_eq!(second.texts(), std::slice::from_ref(&kept));
+    second.run(&["send", "--to", "alice", &later, "--profile", "bob"]).done();
+    assert_eq!(second.texts(), [kept, later]);
+    std::fs::remove_file(files(&backups.join("saves")).pop().unwrap()).unwrap();
+    second.save(&backups);
+    let (_, again) = restore("again", &["backup", "restore", from, "--save", "1"]);
+    assert!(!holds(&house, &again, &erased), "of a save that only another history knows more than");
+}

@@ -12,4 +12,4 @@ mod run;
 pub(crate) use newest::{Newest, Source};
 pub use plan::{MergePlan, MergePolicy};
 pub use rules::DropRules;
-pub use run::{MergeRun, run, run_while};
+pub use run::{MergeRun, run, run_while, run_with_rows};

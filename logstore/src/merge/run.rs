@@ -38,6 +38,15 @@ pub fn run(plan: &MergePlan, with: MergeRun<'_>) -> Result<SegmentInfo> {
 
 /// [`run`], given up with [`Error::Cancelled`] once `goes_on` says no; asked for each conversation and row.
 pub fn run_while(plan: &MergePlan, with: MergeRun<'_>, goes_on: &dyn Fn() -> bool) -> Result<SegmentInfo> {
+    make(plan, with, &[], goes_on)
+}
+
+/// [`run`] with more state rows, in the order of keys: they take the place of those of the inputs.
+pub fn run_with_rows(plan: &MergePlan, with: MergeRun<'_>, rows: &[DeltaRow]) -> Result<SegmentInfo> {
+    make(plan, with, rows, &|| true)
+}
+
+fn make(plan: &MergePlan, with: MergeRun<'_>, rows: &[DeltaRow], goes_on: &dyn Fn() -> bool) -> Result<SegmentInfo> {
     let MergeRun { disk, set, options, pace } = with;
     let inputs = plan.inputs.iter().map(|id| input(set, plan, id)).collect::<Result<Vec<_>>>()?;
     let (Some(first), Some(last)) = (inputs.first(), inputs.last()) else {
@@ -58,7 +67,7 @@ pub fn run_while(plan: &MergePlan, with: MergeRun<'_>, goes_on: &dyn Fn() -> boo
     };
     let mut builder = SegmentBuilder::create(new)?;
     push_items(&inputs, &plan.rules, &mut builder, goes_on)?;
-    push_delta(&inputs, plan.drops_tombstones, &mut builder, goes_on)?;
+    push_delta(&inputs, rows, plan.drops_tombstones, &mut builder, goes_on)?;
     builder.finish()
 }
 
@@ -121,12 +130,14 @@ fn sort_key(item: &Item) -> (Bucket, ConversationId) {
 
 fn push_delta(
     inputs: &[Arc<Segment>],
+    rows: &[DeltaRow],
     drops_tombstones: bool,
     builder: &mut SegmentBuilder<'_>,
     goes_on: &dyn Fn() -> bool,
 ) -> Result<()> {
     let sources = inputs.iter().map(|input| Box::new(input.delta_rows()) as Source<'_, DeltaRow>);
-    for row in Newest::new(sources, |row: &DeltaRow| row.key.clone())? {
+    let newest = Box::new(rows.iter().cloned().map(Ok)) as Source<'_, DeltaRow>;
+    for row in Newest::new(sources.chain([newest]), |row: &DeltaRow| row.key.clone())? {
         let row = row?;
         go_on(goes_on)?;
         if row.value.is_some() || !drops_tombstones {

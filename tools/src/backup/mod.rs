@@ -13,6 +13,7 @@ use crate::export;
 use crate::log::Progress;
 use crate::output::{Globals, Printer, Row};
 
+pub mod erased;
 mod fetch;
 mod restore;
 pub mod store;

@@ -1,7 +1,12 @@
 //! `skein backup restore`: a save becomes a new node's data directory, of a history of its own.
 //!
+//! ```text
+//! choose --> open, verified --> bodies of erased messages left out --> laid out --> journal --> identity
+//! ```
+//!
 //! What always holds: only an empty directory is taken; every file is verified before the directory is a node's; what is
-//! interrupted leaves one that no node starts on and that the next attempt clears. The first start begins the new history
+//! interrupted leaves one that no node starts on and that the next attempt clears. What was erased, as any save in the directory knows,
+//! comes into no file of it. The first start begins the new history
 //! in every shard, and the next life of every outbox.
 
 use std::fs::{self, File};
@@ -13,11 +18,14 @@ use anyhow::Context;
 use clap::Args as ClapArgs;
 use gateway::data_dir::owner_of_this_process;
 use gateway::new_data_dir::NewDataDir;
-use logstore::SegmentSet;
 use logstore::id::{NodeId, TimeMs};
+use logstore::io::Disk;
+use logstore::{Manifest, SegmentSet};
+use sequencer::erased_again::{self, Erased};
 use sequencer::founding::Planted;
 use serde::Serialize;
 
+use super::erased::KnownErasures;
 use super::store::{Save, Store, sync_dir};
 use crate::exit::Outcome;
 use crate::import::plant;
@@ -51,11 +59,13 @@ struct Summary {
     restored_from: String,
     shards: usize,
     records: u64,
+    /// How many users' messages were erased, as any save knows: what there was of them is left out.
+    users_erased: usize,
 }
 
 impl Row for Summary {
     const COLUMNS: &'static [&'static str] =
-        &["data dir", "save", "restored to", "history", "restored from", "shards", "records"];
+        &["data dir", "save", "restored to", "history", "restored from", "shards", "records", "users erased"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -66,6 +76,7 @@ impl Row for Summary {
             self.restored_from.clone(),
             self.shards.to_string(),
             self.records.to_string(),
+            self.users_erased.to_string(),
         ]
     }
 }
@@ -76,7 +87,10 @@ pub fn run(args: Args, printer: &mut Printer) -> Outcome {
     let store = Store::at(&args.path);
     let save = super::choose(&store, args.save, at)?;
     let sets = store.sets(&save)?;
-    let history = lay_out(&store, &save, &sets, &args.data_dir)?;
+    let known = KnownErasures::of(&store)?;
+    let of = save.history_id()?;
+    let erased = sets.iter().map(|set| known.of_shard(of, set)).collect::<anyhow::Result<Vec<_>>>()?;
+    let history = lay_out(&store, &save, &sets.iter().zip(&erased).collect::<Vec<_>>(), &args.data_dir)?;
     let records = sets.iter().flat_map(|set| set.manifest().segments()).map(|info| info.counts.records).sum();
     printer.one(&Summary {
         data_dir: args.data_dir.display().to_string(),
@@ -86,25 +100,26 @@ pub fn run(args: Args, printer: &mut Printer) -> Outcome {
         restored_from: save.history.clone(),
         shards: sets.len(),
         records,
+        users_erased: known.by_user().len(),
     })
 }
 
-/// Makes the data directory; states its history.
-fn lay_out(store: &Store, save: &Save, sets: &[Arc<SegmentSet>], data_dir: &Path) -> anyhow::Result<String> {
+/// Makes the data directory of shards, each with what is to be erased of it; states its history.
+fn lay_out(
+    store: &Store,
+    save: &Save,
+    shards: &[(&Arc<SegmentSet>, &Erased)],
+    data_dir: &Path,
+) -> anyhow::Result<String> {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let owner = owner_of_this_process(([127, 0, 0, 1], 0).into(), &now);
     let dir = NewDataDir::begin(data_dir, &owner)?;
     let disk = logstore::io::real(dir.path());
-    let bytes = sets.iter().flat_map(|set| set.manifest().segments()).map(|info| info.file_bytes).sum();
+    let bytes = shards.iter().flat_map(|(set, _)| set.manifest().segments()).map(|info| info.file_bytes).sum();
     let progress = Progress::begin("restored", bytes);
-    let mut planted = Vec::with_capacity(sets.len());
-    for set in sets {
-        for info in set.manifest().segments() {
-            copy(&store.root().join(info.path()), &dir.path().join(info.path()))?;
-            progress.add(info.file_bytes);
-        }
-        // Of a state store there is none yet.
-        let manifest = set.manifest().absorbed(logstore::id::SegmentOrdinal(0))?;
+    let mut planted = Vec::with_capacity(shards.len());
+    for (set, erased) in shards {
+        let manifest = bring(set, erased, store.root(), (&disk, dir.path()), &progress)?;
         let shard = manifest.shard();
         let checkpoint = manifest.checkpoint().with_context(|| format!("shard {shard} has nothing in the save"))?;
         planted.push(Planted { shard, sealed: checkpoint.seal });
@@ -116,6 +131,29 @@ fn lay_out(store: &Store, save: &Save, sets: &[Arc<SegmentSet>], data_dir: &Path
     plant(&disk, NodeId(1), &planted)?;
     let identity = dir.finish(save.dev, &now, Some(save.history_id()?))?;
     Ok(format!("{:032x}", identity.history.0))
+}
+
+/// Brings a shard's segments, copied or written once more; states which they are.
+fn bring(
+    set: &SegmentSet,
+    erased: &Erased,
+    from: &Path,
+    (disk, to): (&Arc<dyn Disk>, &Path),
+    progress: &Progress,
+) -> anyhow::Result<Manifest> {
+    let rewritten = if erased.is_empty() { Vec::new() } else { erased_again::rewrite(disk, set, erased)? };
+    for info in set.manifest().segments() {
+        if !rewritten.iter().any(|new| new.span.first == info.span.first) {
+            copy(&from.join(info.path()), &to.join(info.path()))?;
+        }
+        progress.add(info.file_bytes);
+    }
+    // Of a state store there is none yet.
+    let mut manifest = set.manifest().absorbed(logstore::id::SegmentOrdinal(0))?;
+    for info in rewritten {
+        manifest = manifest.merged(info)?;
+    }
+    Ok(manifest)
 }
 
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {

@@ -3,12 +3,13 @@
 //!
 //! What always holds: what is read again is compared with what was verified: an input that changed meanwhile is refused.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
 
 use anyhow::{Context, bail};
-use logstore::id::{ConversationId, UserId};
-use logstore::segment::Item;
+use logstore::id::{ConversationId, TimeMs, UserId};
+use logstore::segment::{Item, SealedBody};
 use sequencer::founding::{CONTENT_INDEX, Content};
 use sequencer::state::{Key, name_home};
 use sequencer::store::Row;
@@ -17,13 +18,24 @@ use crate::jsonl::line::Line;
 use crate::jsonl::read::Lines;
 use crate::jsonl::verify::Verified;
 
-/// Gives the records.
-pub fn records(input: impl BufRead, verified: &Verified, content: &mut Content<'_>) -> anyhow::Result<()> {
+/// Of each user until when messages were erased.
+pub type Erased = BTreeMap<UserId, TimeMs>;
+
+/// Gives the records, without the bodies of what was erased.
+pub fn records(
+    input: impl BufRead,
+    verified: &Verified,
+    erased: &Erased,
+    content: &mut Content<'_>,
+) -> anyhow::Result<()> {
     let mut lines = Lines::new(input);
     loop {
         match lines.next_line()?.context("the input has become shorter")? {
             Line::Record(record) => {
-                let sealed = record.sealed(CONTENT_INDEX).map_err(|what| lines.bad(what.into()))?;
+                let mut sealed = record.sealed(CONTENT_INDEX).map_err(|what| lines.bad(what.into()))?;
+                if erased.get(&sealed.sender).is_some_and(|asked| sealed.time <= *asked) && !sealed.kind.is_made() {
+                    sealed.body = SealedBody::Removed;
+                }
                 content.item(Item::Record(sealed))?;
             }
             Line::Trimmed(range) => content.item(Item::Trimmed(range.sealed(CONTENT_INDEX)))?,

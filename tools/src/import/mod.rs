@@ -23,7 +23,7 @@ use logstore::io::Disk;
 use sequencer::founding::{self, NewShards};
 use serde::Serialize;
 
-use crate::backup::{self, store::Store};
+use crate::backup::{self, erased::KnownErasures, store::Store};
 use crate::exit::{Failure, Outcome};
 use crate::jsonl::verify::{Verified, verify};
 use crate::jsonl::{self, Selection};
@@ -60,6 +60,10 @@ pub struct Args {
     /// Make it a directory for `skein server --dev`
     #[arg(long)]
     dev: bool,
+    /// Leave out messages that were erased, as any save in this directory of backups knows; one that is imported is such
+    /// a directory itself
+    #[arg(long, value_name = "PATH")]
+    erasures: Option<PathBuf>,
     /// Only verify the input
     #[arg(long)]
     dry_run: bool,
@@ -94,10 +98,11 @@ pub fn run(args: Args, globals: &Globals) -> Outcome {
     let mut input = open(&args.path)?;
     let name = args.path.display().to_string();
     let verified = verify_file(&mut input).with_context(|| name.clone())?;
+    let erased = erasures(&args)?;
     let shards = args.shards.unwrap_or(if args.dev { SHARDS_DEV } else { SHARDS });
     let history = match args.dry_run {
         true => String::new(),
-        false => lay_out(&args, shards, &mut input, &verified).with_context(|| name)?,
+        false => lay_out(&args, shards, &mut input, &verified, &erased).with_context(|| name)?,
     };
     let Verified { end, .. } = verified;
     printer.one(&Summary {
@@ -129,6 +134,18 @@ fn open(path: &Path) -> Result<File, Failure> {
     Ok(spool)
 }
 
+/// What is to be left out, as backups know.
+fn erasures(args: &Args) -> anyhow::Result<fill::Erased> {
+    let mut erased = fill::Erased::new();
+    for path in args.erasures.iter().chain(Some(&args.path).filter(|path| path.is_dir())) {
+        for (user, asked) in KnownErasures::of(&Store::at(path))?.by_user() {
+            let last = erased.entry(user).or_default();
+            *last = asked.max(*last);
+        }
+    }
+    Ok(erased)
+}
+
 fn verify_file(input: &mut File) -> anyhow::Result<Verified> {
     let progress = Progress::begin("verified", input.metadata()?.len());
     let mut reader = counted(input, &progress);
@@ -136,7 +153,13 @@ fn verify_file(input: &mut File) -> anyhow::Result<Verified> {
 }
 
 /// Makes the data directory; states its history.
-fn lay_out(args: &Args, shards: u16, input: &mut File, verified: &Verified) -> Result<String, anyhow::Error> {
+fn lay_out(
+    args: &Args,
+    shards: u16,
+    input: &mut File,
+    verified: &Verified,
+    erased: &fill::Erased,
+) -> Result<String, anyhow::Error> {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let owner = owner_of_this_process(([127, 0, 0, 1], 0).into(), &now);
     let dir = NewDataDir::begin(&args.data_dir, &owner)?;
@@ -153,7 +176,8 @@ fn lay_out(args: &Args, shards: u16, input: &mut File, verified: &Verified) -> R
     let progress = Progress::begin("imported", input.metadata()?.len());
     let planted = founding::found(&disk, &new, |content| -> anyhow::Result<()> {
         input.rewind()?;
-        fill::records(counted(input, &progress), verified, content)?;
+        fill::records(counted(input, &progress), verified, erased, content)?;
+        erased.iter().for_each(|(user, asked)| content.note_erased(*user, *asked));
         fill::rows(input, verified, content)
     })?;
     plant(&disk, node, &planted)?;
