@@ -5,8 +5,8 @@
 
 mod support;
 
-use logstore::id::ShardId;
-use logstore::io::faulty::{FaultyDisk, Survives};
+use logstore::id::{LogIndex, ShardId};
+use logstore::io::faulty::{FaultyDisk, Operation, Survives};
 use logstore::{Error, Journal, JournalOptions};
 use support::{append, entries, id, open, purge, read_all, small, vote};
 
@@ -403,22 +403,117 @@ fn a_file_that_is_gone_is_missed_until_all_of_it_is_copied() {
     assert!(missed > 0, "the copies are in one of {names:?}");
 }
 
+/// Shard 1 fills `rounds` files and is purged.
+fn flow(journal: &Journal, rounds: u64) -> std::io::Result<()> {
+    let mut next = journal.last_index(ShardId(1)).0 + 1;
+    for _ in 0..rounds {
+        append(journal, 1, entries(1, next..next + 6, 1, 2000))?;
+        next += 6;
+        purge(journal, 1, id(next - 2, 1))?;
+    }
+    Ok(())
+}
+
+/// Entry 2 of shard 9 has rotted, and shard 1 has gone on for so long that this was found.
+fn with_rot(disk: &FaultyDisk) -> std::io::Result<Journal> {
+    let journal = open(&disk.handle(), copying()).map_err(std::io::Error::other)?;
+    append(&journal, 9, entries(9, 1..4, 1, 500))?;
+    disk.flip(FILE, block_at(0) + 64 + 544 + 100, 1);
+    flow(&journal, 40)?;
+    Ok(journal)
+}
+
+const ASIDE: &str = "journal/0000000001.rotten";
+
 #[test]
-fn what_rots_before_it_is_copied_stays_where_it_is_and_stops_nobody_else() {
+fn what_rots_before_it_is_copied_holds_back_nobody_else_and_is_kept_as_it_is() {
+    let disk = FaultyDisk::new();
+    let journal = with_rot(&disk).unwrap();
+    assert!(journal.usage().files <= 4, "{:?}", journal.usage());
+    assert_eq!((journal.has_lost(ShardId(9)), journal.has_lost(ShardId(1))), (true, false));
+    let lost = journal.lost(ShardId(9));
+    assert!(lost.len() == 1 && lost[0].to_string().contains(ASIDE), "{lost:?}");
+    for error in [read_all(&journal, 9, 1..4).unwrap_err(), journal.lost(ShardId(9)).remove(0)] {
+        assert!(matches!(error, Error::Rot { ref affected, .. } if affected == "shard 9 entry 2"), "{error}");
+    }
+    assert_eq!(read_all(&journal, 9, 1..2).unwrap(), entries(9, 1..2, 1, 500));
+    assert_eq!(read_all(&journal, 9, 3..4).unwrap(), entries(9, 3..4, 1, 500));
+    assert!(disk.handle().list("journal").unwrap().len() <= 6, "{:?}", disk.handle().list("journal"));
+    journal.close();
+
+    // A start names the file and what is lost, changes nothing; who reads around it has all else.
+    let before = disk.bytes(ASIDE);
+    for _ in 0..2 {
+        let error = reopen(&disk).err().unwrap();
+        let Error::Rot { path, offset, affected, .. } = &error else { panic!("{error}") };
+        assert_eq!((path.as_str(), *offset, affected.as_str()), (ASIDE, block_at(0) as u64, "shard 9 entries 2 to 2"));
+    }
+    assert!(disk.bytes(ASIDE) == before);
+    let (around, damage) = Journal::open_around_damage(disk.handle(), copying()).unwrap();
+    assert!(damage.found.len() == 1 && damage.found[0].to_string().contains(ASIDE), "{:?}", damage.found);
+    assert_eq!(damage.ends.into_iter().collect::<Vec<_>>(), [(ShardId(9), LogIndex(1))]);
+    assert_eq!(read_all(&around, 9, 1..2).unwrap(), entries(9, 1..2, 1, 500));
+    assert_eq!(around.last_index(ShardId(1)), LogIndex(240));
+}
+
+#[test]
+fn a_file_that_was_set_aside_goes_when_what_is_lost_with_it_has_been_purged() {
+    let disk = FaultyDisk::new();
+    let journal = with_rot(&disk).unwrap();
+    assert!(!disk.bytes(ASIDE).is_empty() && journal.oldest_trace() == 1, "its bytes are still there");
+    purge(&journal, 9, id(2, 1)).unwrap();
+    assert!(!journal.has_lost(ShardId(9)) && journal.lost(ShardId(9)).is_empty());
+    flow(&journal, 3).unwrap();
+    let names = disk.handle().list("journal").unwrap();
+    assert!(names.iter().all(|name| !name.ends_with(".rotten")), "{names:?}");
+    journal.close();
+    let journal = reopen(&disk).unwrap();
+    assert_eq!(read_all(&journal, 9, 3..4).unwrap(), entries(9, 3..4, 1, 500));
+
+    // The same if the purge was all that got to the disk: a start lets the file go.
+    let disk = FaultyDisk::new();
+    let journal = with_rot(&disk).unwrap();
+    let aside = disk.bytes(ASIDE);
+    purge(&journal, 9, id(2, 1)).unwrap();
+    flow(&journal, 3).unwrap();
+    journal.close();
+    let file = disk.handle().create(ASIDE).unwrap();
+    file.write_at(&aside, 0).unwrap();
+    reopen(&disk).unwrap();
+    assert!(disk.handle().open(ASIDE).is_err());
+}
+
+#[test]
+fn a_rotten_file_that_cannot_be_renamed_stays_and_is_tried_again_and_a_cut_of_power_loses_nothing_else() {
     let disk = FaultyDisk::new();
     let journal = open(&disk.handle(), copying()).unwrap();
     append(&journal, 9, entries(9, 1..4, 1, 500)).unwrap();
     disk.flip(FILE, block_at(0) + 64 + 544 + 100, 1);
-    let mut next = 1;
-    for _ in 0..40 {
-        append(&journal, 1, entries(1, next..next + 6, 1, 2000)).unwrap();
-        next += 6;
-        purge(&journal, 1, id(next - 2, 1)).unwrap();
-    }
-    assert_eq!(journal.oldest_file_pinned_by(), [ShardId(9)]);
-    let error = read_all(&journal, 9, 1..4).unwrap_err();
-    assert!(matches!(error, Error::Rot { ref affected, .. } if affected == "shard 9 entry 2"), "{error}");
-    assert_eq!(read_all(&journal, 9, 3..4).unwrap(), entries(9, 3..4, 1, 500));
+    disk.fail_under("journal/0000000001", Operation::Rename, std::io::ErrorKind::Other);
+    flow(&journal, 12).unwrap();
+    assert!(disk.handle().open(ASIDE).is_err() && disk.handle().open(FILE).is_ok());
+    disk.heal();
+    flow(&journal, 12).unwrap();
+    assert!(disk.handle().open(ASIDE).is_ok() && journal.usage().files <= 4);
     journal.close();
-    assert_rot(&disk, block_at(0), "", "what was found by copying is found at the next start");
+
+    let whole = FaultyDisk::new();
+    with_rot(&whole).unwrap();
+    let mut named = [0, 0];
+    for step in (0..whole.steps()).rev().step_by(3) {
+        let disk = FaultyDisk::new();
+        disk.power_off_after(step);
+        let _ = with_rot(&disk).map(|journal| journal.close());
+        let disk = disk.crash(Survives::Nothing);
+        match reopen(&disk) {
+            Err(Error::Rot { path, affected, .. }) => {
+                assert!(affected.contains("shard 9 "), "{step}: {affected}");
+                named[usize::from(path == ASIDE)] += 1;
+            }
+            // Before the entry was there.
+            Ok(journal) => assert!(journal.last_index(ShardId(9)).0 < 3, "{step}"),
+            Err(error) => panic!("{step}: {error}"),
+        }
+    }
+    assert!(named[0] > 10 && named[1] > 10, "{named:?}");
 }

@@ -194,3 +194,49 @@ async fn a_shard_that_cannot_be_sealed_serves_up_to_its_bound_and_the_disk_does_
     assert_eq!(records.len(), 2 + accepted);
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_whose_acknowledged_entries_rot_takes_nothing_new_and_the_disk_does_not_fill() {
+    let disk = FaultyDisk::new();
+    let options = SequencerOptions { seal_bytes: 100_000, ..two_shards() };
+    let journal = JournalOptions { held_files_max: 4, ..journal() };
+    let held_files_max = journal.held_files_max;
+    let world = World::on_with(&disk, options.clone(), journal).await;
+    let [group, other] = groups(&world).await;
+    world.send(text(group, 10, "before")).await;
+    world.send(text(group, 10, "bytes that will rot")).await;
+    world.send(text(group, 10, "after")).await;
+    let (path, offset) = place_of(&disk, b"bytes that will rot");
+    disk.flip(&path, offset, 1);
+    let (shard, neighbour) = (world.shard_of(group), world.shard_of(other));
+
+    let sends = || (0..20).map(|_| text(other, 10, vec![b'x'; 4000])).collect::<Vec<_>>();
+    let mut files_max = 0;
+    for round in 0.. {
+        until("the neighbour takes more", || proposed(neighbour, sends(), vec![]).iter().all(Result::is_ok)).await;
+        files_max = files_max.max(world.journal.usage().files);
+        let found = world.journal.has_lost(shard.id());
+        if found && disk.handle().list("journal").unwrap().iter().any(|name| name.ends_with(".rotten")) {
+            break;
+        }
+        assert!(round < 1000, "it is found when the file is to be copied");
+    }
+    let aside = path.replace(".journal", ".rotten");
+    for _ in 0..60 {
+        until("the neighbour takes more", || proposed(neighbour, sends(), vec![]).iter().all(Result::is_ok)).await;
+        files_max = files_max.max(world.journal.usage().files);
+    }
+    assert!(files_max <= 2 * held_files_max + 3, "{files_max} files are held back");
+    assert!(shard.status().troubles.iter().any(|what| what.contains(&aside)), "{:?}", shard.status().troubles);
+    assert!(neighbour.status().troubles.is_empty());
+    let refused = proposed(shard, vec![text(group, 10, "new")], vec![]).remove(0);
+    assert_eq!(refused.unwrap_err(), Capacity::Damaged);
+    assert!(matches!(shard.probe().await, Err(Error::Refused { why: Capacity::Damaged, .. })));
+    let read = |seq| shard.history(group, SeqId(seq), SeqId(seq), 9, usize::MAX);
+    assert_eq!(read(2).await.unwrap()[0].body.as_ref(), b"before");
+    assert!(read(3).await.unwrap_err().to_string().contains("rot"), "what has rotted is never served");
+    assert_eq!(read(4).await.unwrap()[0].body.as_ref(), b"after");
+    world.stop().await;
+    let names = disk.handle().list("journal").unwrap();
+    assert!(names.len() <= 3 * held_files_max, "{names:?}");
+}

@@ -41,7 +41,7 @@ impl From<Capacity> for Fault {
             Capacity::PredecessorFailed => (Code::PredecessorFailed, "an earlier message was not taken"),
             Capacity::NotLeading => (Code::Draining, "the node is stopping or leads no more"),
             Capacity::ReadOnly => (Code::ReadOnly, "a part of the log here is damaged: this node only reads"),
-            Capacity::Damaged => (Code::Damaged, "whether this was sent before is in a damaged part of the log"),
+            Capacity::Damaged => (Code::Damaged, "a part of the log that this needs is damaged"),
         };
         Fault::later(code, message, capacity.retry_after())
     }

@@ -20,7 +20,7 @@ use super::file::{self, DIRECTORY, FILE_HEAD, Name};
 use super::frame::{FrameHead, FrameKind, Frames};
 use super::index::EntryIndex;
 use super::position::{ALIGN, Position};
-use super::recovery::{Candidate, candidate_around, rot, rot_in};
+use super::recovery::{Candidate, SetAside, candidate_around, rot, rot_in};
 use super::replay::{Replay, Replayed, bad_frame};
 use super::reserve::Files;
 use super::scan::{Found, Scan};
@@ -42,11 +42,16 @@ pub(super) fn open(disk: Arc<dyn Disk>, mut options: JournalOptions) -> Result<(
     let mut around = Around::default();
     let used = around.readable(&*disk)?;
     around.replay(&used);
-    let Around { found, replay, trust, .. } = around;
+    let Around { found, replay, trust, aside, .. } = around;
     let mut damage = JournalDamage { found, ends: BTreeMap::new() };
     let mut states = HashMap::with_capacity(replay.shards.len());
+    let mut aside = aside.into_iter();
     for (id, replayed) in replay.shards {
         let (state, is_whole) = finish(replayed);
+        if !is_whole {
+            let what = format!("shard {id} after entry {}", state.last.map_or(LogIndex(0), |last| last.index));
+            damage.found.extend(aside.by_ref().map(|aside| aside.rot(&what)));
+        }
         if !is_whole || trust.get(&id).is_some_and(|trust| *trust != Trust::Whole) {
             damage.ends.insert(id, state.last.map_or(LogIndex(0), |last| last.index));
         }
@@ -75,6 +80,7 @@ struct Around {
     found: Vec<Error>,
     replay: Replay,
     trust: HashMap<ShardId, Trust>,
+    aside: Vec<SetAside>,
     /// Whether the oldest file's checkpoint was read: it says where logs began before.
     has_begun: bool,
 }
@@ -101,7 +107,14 @@ impl Around {
     fn readable(&mut self, disk: &dyn Disk) -> Result<Vec<Candidate>> {
         let mut used = Vec::new();
         for name in disk.list(DIRECTORY).context("list", DIRECTORY)? {
-            let Name::File(number) = file::parse_name(&name) else { continue };
+            let number = match file::parse_name(&name) {
+                Name::File(number) => number,
+                Name::Aside(number) => {
+                    self.aside.push(SetAside::look(disk, number)?);
+                    continue;
+                }
+                Name::Preparing | Name::Foreign => continue,
+            };
             match candidate_around(disk, number) {
                 Ok(candidate) => used.extend(candidate.before.is_some().then_some(candidate)),
                 Err(error) => self.found.push(error),

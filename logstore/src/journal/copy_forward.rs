@@ -2,7 +2,8 @@
 //!
 //! What always holds: copied is only what is live when its copy is put into a block, behind everything that could have ended its
 //! life; a copy counts from the sync of its block on, and until then its original stays. So a copy never overrides a later
-//! frame or truncation, and a file is retired only when nothing in it is needed.
+//! frame or truncation, and a file is retired only when nothing in it is needed. An entry that cannot be read any more holds no
+//! file back but its own, which is set aside as it is; its shard is told.
 //!
 //! Copies ride in the blocks of others and never are more than half of what they ride with (or a small block), so that
 //! they delay nobody by more than that; an idle journal copies a block at a time. What is copied is read ahead,
@@ -13,13 +14,14 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::Result;
 use crate::id::{LogIndex, ShardId};
 use crate::io::DataFile;
+use crate::{Error, Result};
 
 use super::frame::frame_len;
 use super::position::Position;
 use super::reader::{self, Place};
+use super::reserve;
 use super::state::{ShardState, Shared, State};
 use super::{Entry, JournalOptions};
 
@@ -46,8 +48,6 @@ pub(crate) struct CopyForward {
     walk: Walk,
     /// What may be copied now.
     credit_bytes: usize,
-    /// A file that cannot be copied, because it cannot be read or does not verify.
-    unreadable: Option<u32>,
     /// Bytes copied since start.
     pub copied_bytes: u64,
 }
@@ -133,7 +133,7 @@ impl State {
         let oldest = *self.files.used.first_key_value()?.0;
         let pinned = self.shards.values().any(|shard| shard.index.is_in(oldest));
         let worth = files as u64 * options.file_bytes >= FILES_TO_LIVE * self.live_bytes();
-        (pinned && worth && self.copies.unreadable != Some(oldest)).then_some(oldest)
+        (pinned && worth).then_some(oldest)
     }
 
     /// Bytes of the frames of all entries that are not purged.
@@ -205,12 +205,43 @@ struct Plan {
     places: Vec<Place>,
 }
 
+/// What came of a plan.
+struct Read {
+    copies: Vec<Copy>,
+    /// Entries that cannot be read, where they should be, and why.
+    lost: Vec<(LogIndex, Position, Error)>,
+}
+
 impl Plan {
-    fn read(self) -> Result<impl Iterator<Item = Copy>> {
-        let mut entries = Vec::with_capacity(self.places.len());
-        reader::read_places(&*self.file, self.shard, &self.places, &mut entries)?;
-        let from = self.places.into_iter().map(|(_, position, _)| position);
-        Ok(entries.into_iter().zip(from).map(move |(entry, from)| Copy { shard: self.shard, entry, from }))
+    /// Reads the entries together; one by one, if that fails. What is in memory of those that cannot be read is as good.
+    fn read(&self, shared: &Shared) -> Read {
+        if let Ok(copies) = self.read_of(&self.places) {
+            return Read { copies, lost: Vec::new() };
+        }
+        let mut read = Read { copies: Vec::new(), lost: Vec::new() };
+        for place in &self.places {
+            let (index, from, _) = *place;
+            match self.read_of(std::slice::from_ref(place)) {
+                Ok(copy) => read.copies.extend(copy),
+                Err(error) => match self.cached(shared, place) {
+                    Some(entry) => read.copies.push(Copy { shard: self.shard, entry, from }),
+                    None => read.lost.push((index, from, error)),
+                },
+            }
+        }
+        read
+    }
+
+    fn read_of(&self, places: &[Place]) -> Result<Vec<Copy>> {
+        let mut entries = Vec::with_capacity(places.len());
+        reader::read_places(&*self.file, self.shard, places, &mut entries)?;
+        let from = places.iter().map(|(_, position, _)| *position);
+        Ok(entries.into_iter().zip(from).map(|(entry, from)| Copy { shard: self.shard, entry, from }).collect())
+    }
+
+    fn cached(&self, shared: &Shared, (index, _, location): &Place) -> Option<Entry> {
+        let cached = shared.state.lock().cache.get(self.shard, *index..index.next(), usize::MAX)?;
+        cached.into_iter().find(|entry| (entry.id.index, entry.id.term) == (*index, location.term))
     }
 }
 
@@ -221,33 +252,42 @@ struct Job {
 
 impl Job {
     fn run(self) {
-        while let Some((file, plan)) = self.next() {
-            let read = plan.read();
-            let copies = &mut self.shared.state.lock().copies;
-            match read {
-                Ok(read) => {
-                    for copy in read {
-                        copies.read_bytes += copy.frame_bytes();
-                        copies.read.push_back(copy);
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, "live entries of the oldest journal file cannot be copied: it stays");
-                    copies.unreadable = Some(file);
-                    return;
-                }
+        let mut has_lost = false;
+        while let Some(plan) = self.next() {
+            let Read { copies, lost } = plan.read(&self.shared);
+            let state = &mut *self.shared.state.lock();
+            for copy in copies {
+                state.copies.read_bytes += copy.frame_bytes();
+                state.copies.read.push_back(copy);
             }
+            for error in state.lose(plan.shard, lost) {
+                has_lost = true;
+                tracing::error!(%error, "an entry cannot be copied: its shard takes nothing new, and the file is kept");
+            }
+        }
+        if has_lost {
+            self.retire();
         }
     }
 
-    fn next(&self) -> Option<(u32, Plan)> {
+    /// What is lost holds back nobody: the files in which nothing else is live may go.
+    fn retire(&self) {
+        {
+            let state = &mut *self.shared.state.lock();
+            let newest = state.files.used.last_key_value().map(|(number, _)| *number);
+            newest.into_iter().for_each(|newest| state.retire(newest));
+        }
+        reserve::top_up(&self.shared);
+    }
+
+    fn next(&self) -> Option<Plan> {
         let mut state = self.shared.state.lock();
         state.running().ok()?;
         let file = state.file_to_copy(&self.shared.options)?;
         if state.copies.read_bytes >= READ_BYTES_MAX {
             return None;
         }
-        Some((file, state.next_places(file)?))
+        state.next_places(file)
     }
 }
 

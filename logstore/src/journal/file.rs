@@ -109,17 +109,24 @@ pub(crate) fn preparing_path(number: u32) -> String {
     format!("{DIRECTORY}/{number:010}.preparing")
 }
 
+/// The path of a file that was set aside: entries in it do not verify, and all else that was live was copied.
+pub(crate) fn aside_path(number: u32) -> String {
+    format!("{DIRECTORY}/{number:010}.rotten")
+}
+
 /// What a name in the journal's folder stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
     File(u32),
     Preparing,
+    Aside(u32),
     Foreign,
 }
 
 pub(crate) fn parse_name(name: &str) -> Name {
     match name.split_once('.') {
         Some((number, "journal")) if number.len() == 10 => number.parse().map_or(Name::Foreign, Name::File),
+        Some((number, "rotten")) if number.len() == 10 => number.parse().map_or(Name::Foreign, Name::Aside),
         Some((number, "preparing")) if number.parse::<u32>().is_ok() => Name::Preparing,
         _ => Name::Foreign,
     }
@@ -175,6 +182,7 @@ mod tests {
     fn names_are_told_apart() {
         assert_eq!(parse_name("0000000012.journal"), Name::File(12));
         assert_eq!(parse_name("0000000012.preparing"), Name::Preparing);
+        assert_eq!(parse_name("0000000012.rotten"), Name::Aside(12));
         assert_eq!(parse_name("12.journal"), Name::Foreign);
         assert_eq!(parse_name("notes.txt"), Name::Foreign);
         assert_eq!(format!("{DIRECTORY}/0000000012.journal"), path(12));

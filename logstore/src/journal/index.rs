@@ -25,6 +25,8 @@ pub(crate) struct Location {
     pub round: u32,
 }
 
+/// The file of entries that cannot be read where they were: later than any that there can be.
+const LOST_FILE: u32 = u32::MAX;
 /// Room for so many entries is never given back.
 const SPARE_ENTRIES: usize = 1024;
 
@@ -162,6 +164,15 @@ impl EntryIndex {
         if self.locations.len().max(SPARE_ENTRIES) < self.locations.capacity() / 4 {
             self.locations.shrink_to(2 * self.locations.len().max(SPARE_ENTRIES));
         }
+    }
+
+    /// States that an entry cannot be read at its place any more, if it is still there: it holds no file back.
+    pub fn lose(&mut self, index: LogIndex, from: Position) -> bool {
+        let is_there = self.get(index).is_some_and(|location| location.position() == Some(from));
+        if is_there {
+            self.relocate(index, from, Position { file: LOST_FILE, ..from });
+        }
+        is_there
     }
 
     /// The oldest file that holds an entry.

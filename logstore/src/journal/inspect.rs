@@ -13,7 +13,7 @@ use crate::{Error, Result};
 use super::block::{BLOCK_HEAD, BlockHead, BlockKind};
 use super::file::{self, DIRECTORY, FILE_HEAD, Name};
 use super::frame::{FrameHead, FrameKind, Frames};
-use super::recovery::{Candidate, candidate, check_chain, replay_all, rot};
+use super::recovery::{Candidate, SetAside, candidate, check_chain, replay_all, rot};
 use super::scan::{Found, Scan};
 use super::{EntryKind, ShardLog};
 
@@ -22,6 +22,7 @@ pub struct JournalInspection {
     files: Vec<JournalFile>,
     /// Files with blocks, oldest first.
     used: Vec<Candidate>,
+    aside: Vec<SetAside>,
     damaged: Vec<Error>,
 }
 
@@ -49,6 +50,8 @@ pub enum JournalFileRole {
     Ready,
     /// It was being made; a start removes it.
     Preparing,
+    /// Entries in it could not be read any more when all else was copied; kept for who repairs it, until they are purged.
+    SetAside,
     /// Its header does not verify.
     Damaged,
     /// It is none of the journal's.
@@ -101,7 +104,8 @@ pub struct TornBlock {
 impl JournalInspection {
     /// Looks at the headers of all files. An error only if the folder cannot be read: see [`JournalInspection::damaged`].
     pub fn open(disk: &dyn Disk) -> Result<JournalInspection> {
-        let mut inspection = JournalInspection { files: Vec::new(), used: Vec::new(), damaged: Vec::new() };
+        let mut inspection =
+            JournalInspection { files: Vec::new(), used: Vec::new(), aside: Vec::new(), damaged: Vec::new() };
         for name in disk.list(DIRECTORY).context("list", DIRECTORY)? {
             inspection.look_at(disk, &name)?;
         }
@@ -156,7 +160,7 @@ impl JournalInspection {
             offset: u64::from(tail.offset),
             bytes,
         });
-        let shards = replay.finish()?.into_iter().map(|(shard, state)| (shard, state.log())).collect();
+        let shards = replay.finish(&self.aside)?.into_iter().map(|(shard, state)| (shard, state.log())).collect();
         Ok(JournalReplay { shards, torn })
     }
 
@@ -167,6 +171,10 @@ impl JournalInspection {
         match file::parse_name(name) {
             Name::Foreign => {}
             Name::Preparing => found.role = JournalFileRole::Preparing,
+            Name::Aside(number) => {
+                (found.number, found.role) = (Some(number), JournalFileRole::SetAside);
+                self.aside.push(SetAside::look(disk, number)?);
+            }
             Name::File(number) => {
                 found.number = Some(number);
                 self.look_inside(disk, number, &mut found);

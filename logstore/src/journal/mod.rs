@@ -197,6 +197,9 @@ impl JournalOptions {
     }
 }
 
+/// Entries that are named at most, of those that are lost.
+const LOST_TOLD_MAX: usize = 8;
+
 /// The journal of a node; a cheap handle, clone it freely.
 #[derive(Clone)]
 pub struct Journal {
@@ -365,6 +368,18 @@ impl Journal {
     /// Bytes of the shard's frames that are not purged: what it holds back of the journal.
     pub fn live_bytes(&self, shard: ShardId) -> u64 {
         self.shared.state.lock().shards.get(&shard).map_or(0, |shard| shard.index.frame_bytes())
+    }
+
+    /// Why entries of a shard that are not purged cannot be read any more, as far as copying them has found out; nothing, as a rule.
+    pub fn lost(&self, shard: ShardId) -> Vec<Error> {
+        let state = self.shared.state.lock();
+        let lost = state.shards.get(&shard).into_iter().flat_map(|shard| shard.lost.keys());
+        lost.filter_map(|index| state.lost(shard, *index)).take(LOST_TOLD_MAX).collect()
+    }
+
+    /// Whether there are such entries.
+    pub fn has_lost(&self, shard: ShardId) -> bool {
+        self.shared.state.lock().shards.get(&shard).is_some_and(|shard| !shard.lost.is_empty())
     }
 
     /// Whether a shard is why there are more files than may be held back.

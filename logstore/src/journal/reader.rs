@@ -67,6 +67,9 @@ impl Plan {
         let (mut next, mut bytes) = (first, 0);
         while next < cached_from {
             let location = *index.get(next).ok_or_else(missing)?;
+            if let Some(error) = state.lost(shard, next) {
+                return if plan.places.is_empty() { Err(error) } else { Ok(plan) };
+            }
             bytes += location.len as usize;
             if bytes > bytes_max && !plan.places.is_empty() {
                 return Ok(plan);

@@ -65,7 +65,7 @@ struct FileEnd {
 
 /// Reads everything under `journal/`. Changes nothing but leftovers of preparation.
 pub(crate) fn recover(disk: &dyn Disk, file_bytes: u64) -> Result<Recovered> {
-    let candidates = candidates(disk)?;
+    let (candidates, aside) = candidates(disk)?;
     let journal = check_journal(&candidates)?;
     let next_number = candidates.last().map_or(1, |last| last.ready.head.number + 1);
     let (used, ready): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|file| file.before.is_some());
@@ -82,7 +82,10 @@ pub(crate) fn recover(disk: &dyn Disk, file_bytes: u64) -> Result<Recovered> {
     for candidate in ready {
         take_ready(disk, &mut files, candidate.ready, file_bytes, newest)?;
     }
-    Ok(Recovered { shards: replay.finish()?, files, tail, journal })
+    let shards = replay.finish(&aside)?;
+    // Nothing is lost with them any more: what they alone held has been purged.
+    remove_leftovers(disk, &aside.iter().map(SetAside::path).collect::<Vec<_>>())?;
+    Ok(Recovered { shards, files, tail, journal })
 }
 
 /// The journal that the files belong to. One that says otherwise than most came from elsewhere.
@@ -100,19 +103,20 @@ fn check_journal(candidates: &[Candidate]) -> Result<Option<u64>> {
     }
 }
 
-/// Files with blocks, files ready for them; what an interrupted preparation left is removed.
-fn candidates(disk: &dyn Disk) -> Result<Vec<Candidate>> {
-    let (mut found, mut leftovers) = (Vec::new(), Vec::new());
+/// Files with blocks, files ready for them, and those set aside; what an interrupted preparation left is removed.
+fn candidates(disk: &dyn Disk) -> Result<(Vec<Candidate>, Vec<SetAside>)> {
+    let (mut found, mut aside, mut leftovers) = (Vec::new(), Vec::new(), Vec::new());
     for name in disk.list(DIRECTORY).context("list", DIRECTORY)? {
         match file::parse_name(&name) {
             Name::File(number) => found.push(candidate(disk, number)?),
             Name::Preparing => leftovers.push(format!("{DIRECTORY}/{name}")),
+            Name::Aside(number) => aside.push(SetAside::look(disk, number)?),
             Name::Foreign => tracing::warn!(name, "a file in the journal's folder is not the journal's: left alone"),
         }
     }
     remove_leftovers(disk, &leftovers)?;
     found.sort_by_key(|candidate| candidate.ready.head.number);
-    Ok(found)
+    Ok((found, aside))
 }
 
 /// A file has this name only once its header is synced: one that does not verify was lost, and what else with it nobody knows.
@@ -133,7 +137,10 @@ pub(super) fn candidate_around(disk: &dyn Disk, number: u32) -> Result<Candidate
 }
 
 fn headed(disk: &dyn Disk, number: u32) -> Result<ReadyFile> {
-    let path = file::path(number);
+    headed_at(disk, number, file::path(number))
+}
+
+fn headed_at(disk: &dyn Disk, number: u32, path: String) -> Result<ReadyFile> {
     let file = disk.open(&path).context("open", &path)?;
     let mut bytes = vec![0; FILE_HEAD as usize];
     let filled = read_full(&*file, &mut bytes, 0).context("read", &path)?;
@@ -255,12 +262,41 @@ fn take_ready(disk: &dyn Disk, files: &mut Files, ready: ReadyFile, file_bytes: 
     Ok(())
 }
 
-pub(crate) fn rot(number: u32, offset: u64, what: &str, affected: &str) -> Error {
-    Error::Rot {
-        path: file::path(number),
-        offset,
-        what: what.to_owned(),
-        affected: affected.to_owned(),
-        repair: REPAIR.to_owned(),
+/// A file that was set aside because entries in it could not be read any more.
+pub(super) struct SetAside {
+    number: u32,
+    /// The first block that does not verify.
+    offset: u64,
+}
+
+impl SetAside {
+    /// Looks where the file is bad; unlike one that counts it need not have a header.
+    pub(super) fn look(disk: &dyn Disk, number: u32) -> Result<SetAside> {
+        let Ok(ready) = headed_at(disk, number, file::aside_path(number)) else {
+            return Ok(SetAside { number, offset: 0 });
+        };
+        let (mut scan, mut offset) = (Scan::new(ready.head, &*ready.file), FILE_HEAD);
+        while let Found::Block(head, _) = scan.at(offset)? {
+            offset += head.stride();
+        }
+        Ok(SetAside { number, offset })
     }
+
+    pub(super) fn path(&self) -> String {
+        file::aside_path(self.number)
+    }
+
+    /// Says that entries are lost with it.
+    pub(super) fn rot(&self, affected: &str) -> Error {
+        let what = "entries that were durable could not be read when they were to be copied; the file was set aside";
+        rot_in_file(self.path(), self.offset, what, affected)
+    }
+}
+
+pub(crate) fn rot(number: u32, offset: u64, what: &str, affected: &str) -> Error {
+    rot_in_file(file::path(number), offset, what, affected)
+}
+
+pub(crate) fn rot_in_file(path: String, offset: u64, what: &str, affected: &str) -> Error {
+    Error::Rot { path, offset, what: what.to_owned(), affected: affected.to_owned(), repair: REPAIR.to_owned() }
 }

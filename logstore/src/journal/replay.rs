@@ -15,7 +15,7 @@ use super::frame::{BadFrame, FrameHead, FrameKind, Frames};
 use super::hole::Hole;
 use super::index::{EntryIndex, Location};
 use super::position::Position;
-use super::recovery::rot;
+use super::recovery::{SetAside, rot};
 use super::state::ShardState;
 
 /// Where a log begins of which a checkpoint says nothing: those written before checkpoints did.
@@ -89,12 +89,15 @@ impl Replay {
     }
 
     /// The shards' states. Entries that are gone with an older file and not purged are an error.
-    pub fn finish(self) -> Result<HashMap<ShardId, ShardState>> {
+    pub fn finish(self, aside: &[SetAside]) -> Result<HashMap<ShardId, ShardState>> {
         let mut states = HashMap::with_capacity(self.shards.len());
         for (id, shard) in self.shards {
             if let Some(gone) = shard.before_oldest.missing() {
                 let affected = format!("shard {id} entries {} to {}", gone.start(), gone.end());
-                return Err(rot(0, 0, "an older journal file is gone", &affected));
+                return Err(match aside.first() {
+                    Some(aside) => aside.rot(&affected),
+                    None => rot(0, 0, "an older journal file is gone", &affected),
+                });
             }
             states.insert(id, shard.into_state());
         }

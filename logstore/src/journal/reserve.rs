@@ -6,7 +6,7 @@
 //! reserve file is missing and could not be made, [`Files::has_room`] says no: space is certain before anything is accepted,
 //! so the writer never meets a full disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ use crate::io::{Context, DataFile, Disk, Part, Parts};
 use crate::{Error, Result};
 
 use super::file::{self, DIRECTORY, FILE_HEAD, FileHead};
+use super::position::Position;
+use super::recovery;
 use super::state::Shared;
 
 /// Zeros are written in steps of this size, so that a node that closes need not wait for a whole file.
@@ -33,6 +35,8 @@ pub(crate) struct Files {
     pub ready: VecDeque<ReadyFile>,
     /// Files nobody needs any more, oldest first.
     pub retired: VecDeque<Retired>,
+    /// Files that hold nothing live but entries that cannot be read: kept under another name, for those who repair.
+    pub aside: Vec<Retired>,
     /// The number of the next file to be made.
     pub next_number: u32,
     /// Why the last attempt to make a file failed, until one succeeds.
@@ -57,6 +61,28 @@ pub(crate) struct Retired {
     /// The oldest life of it whose bytes it may hold; 0: none.
     oldest_life: u32,
     file: Arc<dyn DataFile>,
+    way: Way,
+}
+
+/// Where a file goes that nobody needs any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// It is used again, or removed.
+    Away,
+    /// Entries in it cannot be read: it is to have another name.
+    Aside,
+    /// It has that name.
+    IsAside,
+}
+
+impl Retired {
+    fn of(ready: ReadyFile, way: Way) -> Retired {
+        Retired { number: ready.head.number, oldest_life: ready.head.oldest_life(), file: ready.file, way }
+    }
+
+    fn path(&self) -> String {
+        if self.way == Way::IsAside { file::aside_path(self.number) } else { file::path(self.number) }
+    }
 }
 
 /// A file that can be written at once.
@@ -83,21 +109,27 @@ impl Files {
         }
     }
 
-    /// Takes out of use all files before `needed`.
-    pub fn retire_before(&mut self, needed: u32) {
+    /// Takes out of use all files before `needed`; of those that are `rotten` nothing is overwritten.
+    pub fn retire_before(&mut self, needed: u32, rotten: &BTreeSet<u32>) {
         let needed = self.used.split_off(&needed);
         let gone = std::mem::replace(&mut self.used, needed);
-        self.retired.extend(gone.into_values().map(|ReadyFile { head, file }| Retired {
-            number: head.number,
-            oldest_life: head.oldest_life(),
-            file,
-        }));
+        let way = |number| if rotten.contains(&number) { Way::Aside } else { Way::Away };
+        self.retired.extend(gone.into_iter().map(|(number, ready)| Retired::of(ready, way(number))));
+        self.retired.extend(self.aside.extract_if(.., |aside| !rotten.contains(&aside.number)));
+    }
+
+    /// Rot at a place of a file, whatever its name is by now.
+    pub fn rot_at(&self, at: Position, what: &str, affected: &str) -> Error {
+        let is_aside = self.aside.iter().any(|aside| aside.number == at.file);
+        let path = if is_aside { file::aside_path(at.file) } else { file::path(at.file) };
+        recovery::rot_in_file(path, u64::from(at.offset), what, affected)
     }
 
     /// The oldest file of which any byte may be left, under whichever name.
     pub fn oldest_life(&self) -> u32 {
         let used = self.used.values().map(|used| used.head.oldest_life());
-        let (ready, retired) = (self.ready.iter().map(|ready| ready.head.remains), self.retired.iter());
+        let ready = self.ready.iter().map(|ready| ready.head.remains);
+        let retired = self.retired.iter().chain(&self.aside);
         let lives = used.chain(ready).chain(retired.map(|retired| retired.oldest_life)).chain([self.in_hand]);
         lives.filter(|life| *life != 0).min().unwrap_or(self.next_number)
     }
@@ -125,7 +157,7 @@ impl Files {
     fn next_step(&mut self, reserve: usize) -> Option<Step> {
         let step = self.choose_step(reserve);
         self.in_hand = match &step {
-            Some(Step::Recycle { old, .. } | Step::Remove { old }) => old.oldest_life,
+            Some(Step::Recycle { old, .. } | Step::Remove { old } | Step::SetAside { old }) => old.oldest_life,
             _ => 0,
         };
         step
@@ -134,6 +166,8 @@ impl Files {
     fn choose_step(&mut self, reserve: usize) -> Option<Step> {
         if self.unsynced_names {
             Some(Step::SyncNames)
+        } else if self.retired.front().is_some_and(|oldest| oldest.way == Way::Aside) {
+            self.retired.pop_front().map(|old| Step::SetAside { old })
         } else if self.ready.len() < reserve {
             let retired = self.take_retired();
             let number = take_number(self);
@@ -156,7 +190,7 @@ impl Files {
     fn take_unclean(&mut self) -> Option<Retired> {
         let place = self.ready.iter().position(|ready| ready.head.remains != 0)?;
         let ReadyFile { head, file } = self.ready.remove(place)?;
-        Some(Retired { number: head.number, oldest_life: head.remains, file })
+        Some(Retired { number: head.number, oldest_life: head.remains, file, way: Way::Away })
     }
 
     /// The oldest retired file, once its last reader is gone.
@@ -216,6 +250,7 @@ enum Step {
     Create { number: u32 },
     Recycle { number: u32, old: Retired },
     Remove { old: Retired },
+    SetAside { old: Retired },
     SyncNames,
 }
 
@@ -282,12 +317,13 @@ impl Step {
     fn run(self, shared: &Shared) -> std::result::Result<Option<ReadyFile>, Failed> {
         match self {
             Step::Create { number } => Ok(create(shared, number, || shared.state.lock().running()).map(Some)?),
-            Step::Recycle { number, old } => match old.file.len().context("measure", &file::path(old.number)) {
+            Step::Recycle { number, old } => match old.file.len().context("measure", &old.path()) {
                 Ok(len) if len == shared.options.file_bytes => recycle(shared, number, old).map(Some),
                 Ok(_) => remove(shared, old).map(|()| None),
                 Err(error) => Err(Failed { kept: Some(old), ..error.into() }),
             },
             Step::Remove { old } => remove(shared, old).map(|()| None),
+            Step::SetAside { old } => set_aside(shared, old).map(|()| None),
             Step::SyncNames => {
                 sync_names(shared)?;
                 shared.state.lock().files.unsynced_names = false;
@@ -299,6 +335,15 @@ impl Step {
 
 fn remove(shared: &Shared, old: Retired) -> std::result::Result<(), Failed> {
     give_up_name(old, "remove", |path| shared.disk.remove(path))?;
+    sync_names(shared)
+}
+
+/// Gives the file the name of one that is kept. It is noted before the name is synced: whichever a crash leaves, it is found.
+fn set_aside(shared: &Shared, old: Retired) -> std::result::Result<(), Failed> {
+    let (number, oldest_life, to) = (old.number, old.oldest_life, file::aside_path(old.number));
+    let file = give_up_name(old, "rename", |path| shared.disk.rename(path, &to))?;
+    tracing::error!(path = to, "a journal file with entries that cannot be read is set aside");
+    shared.state.lock().files.aside.push(Retired { number, oldest_life, file, way: Way::IsAside });
     sync_names(shared)
 }
 
@@ -322,7 +367,7 @@ fn give_up_name(
     operation: &'static str,
     change: impl FnOnce(&str) -> io::Result<()>,
 ) -> std::result::Result<Arc<dyn DataFile>, Failed> {
-    let path = file::path(old.number);
+    let path = old.path();
     match change(&path) {
         Ok(()) => Ok(old.file),
         Err(source) => {

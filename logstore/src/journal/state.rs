@@ -4,6 +4,7 @@
 //! readable the moment `append` returns; what is *durable* of it is what has a place in the index. The lock is
 //! held for moves in memory only, never across a read, a write or a completion.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use crate::io::Disk;
 use super::copy_forward::CopyForward;
 use super::frame::frame_len;
 use super::index::{EntryIndex, Location};
+use super::position::Position;
 use super::queue::Queue;
 use super::reserve::Files;
 use super::tail_cache::TailCache;
@@ -63,6 +65,8 @@ pub(crate) struct ShardState {
     pub purged: Option<LogId>,
     pub last: Option<LogId>,
     pub index: EntryIndex,
+    /// Entries that cannot be read any more, and where they were.
+    pub lost: BTreeMap<LogIndex, Position>,
     /// How many truncations it has seen since start.
     pub round: u32,
 }
@@ -105,6 +109,7 @@ impl State {
             state.last = last.or(state.purged);
         }
         state.index.truncate_from(from);
+        state.lost.split_off(&from);
         self.cache.truncate_from(shard, from);
     }
 
@@ -118,16 +123,38 @@ impl State {
             state.last = Some(upto);
         }
         state.index.purge_upto(upto.index);
+        state.lost = state.lost.split_off(&upto.index.next());
         self.cache.purge_upto(shard, upto.index);
     }
 
-    /// Takes files before `active` out of use, as far as no entry in them is live.
+    /// Takes files before `active` out of use, as far as no entry in them is live and can be read.
     pub fn retire(&mut self, active: u32) {
         // What ends the life of entries must be on the disk before they are not.
         if !self.queue.forgets() {
             let needed = self.shards.values().filter_map(|shard| shard.index.oldest_file()).min();
-            self.files.retire_before(needed.unwrap_or(active).min(active));
+            let rotten = self.shards.values().flat_map(|shard| shard.lost.values()).map(|at| at.file).collect();
+            self.files.retire_before(needed.unwrap_or(active).min(active), &rotten);
         }
+    }
+
+    /// Notes that these entries cannot be read any more; gives those of them that are live.
+    pub fn lose(&mut self, shard: ShardId, entries: Vec<(LogIndex, Position, Error)>) -> Vec<Error> {
+        let Some(state) = self.shards.get_mut(&shard) else { return Vec::new() };
+        let mut lost = Vec::new();
+        for (index, at, error) in entries {
+            if state.index.lose(index, at) {
+                state.lost.insert(index, at);
+                lost.push(error);
+            }
+        }
+        lost
+    }
+
+    /// Why an entry cannot be read, if it is lost.
+    pub fn lost(&self, shard: ShardId, index: LogIndex) -> Option<Error> {
+        let at = *self.shards.get(&shard)?.lost.get(&index)?;
+        let affected = format!("shard {shard} entry {index}");
+        Some(self.files.rot_at(at, "an entry that was durable cannot be read any more", &affected))
     }
 
     /// An error once nothing is accepted any more.

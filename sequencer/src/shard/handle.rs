@@ -151,10 +151,14 @@ impl Shard {
         }
     }
 
-    /// Commits a probe and says how long that took. A shard that would refuse messages for what it holds unsealed fails it.
+    /// Commits a probe and says how long that took. A shard that would refuse messages for what it holds unsealed, or has lost,
+    /// fails it.
     pub async fn probe(&self) -> Result<Duration> {
         if self.core.unsealed_bytes() > self.proposer.unsealed_bytes_max() {
             return Err(Error::Refused { shard: self.id(), why: Capacity::NoSpace });
+        }
+        if self.journal.has_lost(self.id()) {
+            return Err(Error::Refused { shard: self.id(), why: Capacity::Damaged });
         }
         let began = Instant::now();
         match runtime::within(PROBE_LIMIT, self.execute(Command::Probe)).await {
@@ -168,7 +172,8 @@ impl Shard {
 
     /// What is wrong with it, in words for people; nothing, as a rule.
     pub fn troubles(&self) -> Vec<String> {
-        self.damage.iter().cloned().chain(self.core.sealing().troubles()).collect()
+        let lost = self.journal.lost(self.id()).into_iter().map(|error| error.to_string());
+        self.damage.iter().cloned().chain(lost).chain(self.core.sealing().troubles()).collect()
     }
 
     /// Whether it leads here.

@@ -83,7 +83,8 @@ pub enum Capacity {
     NotLeading,
     /// The node reads around damage: it takes nothing new.
     ReadOnly,
-    /// Whether it is a retry is written where the log cannot be read any more.
+    /// Whether it is a retry is written where the log cannot be read any more; or acknowledged entries of the shard are lost, and it
+    /// takes nothing new.
     Damaged,
 }
 

@@ -155,6 +155,7 @@ fn role(role: JournalFileRole) -> &'static str {
         JournalFileRole::Used => "used",
         JournalFileRole::Ready => "ready",
         JournalFileRole::Preparing => "preparing",
+        JournalFileRole::SetAside => "set aside",
         JournalFileRole::Damaged => "damaged",
         JournalFileRole::Foreign => "foreign",
     }

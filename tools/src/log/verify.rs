@@ -177,7 +177,8 @@ impl Check<'_> {
     fn journal(&mut self, sealed: &[(ShardId, Option<LogIndex>)]) -> Result<(), Failure> {
         let journal = self.offline.journal()?;
         journal.damaged().iter().for_each(|error| self.bad(error));
-        let leftover = |role| matches!(role, JournalFileRole::Preparing | JournalFileRole::Foreign);
+        let leftover =
+            |role| matches!(role, JournalFileRole::Preparing | JournalFileRole::SetAside | JournalFileRole::Foreign);
         for file in journal.files().iter().filter(|file| leftover(file.role)) {
             self.fine(LEFTOVER, file.path.clone(), format!("{:?}", file.role).to_lowercase());
         }

@@ -37,8 +37,8 @@ pub(crate) struct ProposerTask {
     /// What waits for an undecided message of its connection, in order.
     held: HashMap<ConnectionId, VecDeque<Work>>,
     builder: BatchBuilder,
-    /// Whether so much is not sealed that clients have to wait.
-    is_behind: bool,
+    /// Why clients are refused for now: so much is not sealed that they have to wait, or entries of the log are lost.
+    refusal: Option<Capacity>,
     closed: bool,
 }
 
@@ -81,7 +81,7 @@ impl ProposerTask {
             pending: VecDeque::new(),
             held: HashMap::new(),
             builder: BatchBuilder::new(),
-            is_behind: false,
+            refusal: None,
             closed: false,
         }
     }
@@ -176,7 +176,7 @@ impl ProposerTask {
             self.refuse_all(Capacity::QueueFull);
             return None;
         }
-        self.is_behind = self.core.unsealed_bytes() > self.proposer.limits.unsealed_bytes_max;
+        self.refusal = self.refusal_of_clients();
         self.lead(term);
         // A clock that has fallen behind the log's time would call ids fresh that apply must call undecided.
         let time = self.clock.now().max(self.core.read().0.time());
@@ -236,9 +236,17 @@ impl ProposerTask {
         None
     }
 
+    fn refusal_of_clients(&self) -> Option<Capacity> {
+        if self.journal.has_lost(self.core.shard()) {
+            // What is acknowledged from here on would be lost with what is.
+            return Some(Capacity::Damaged);
+        }
+        (self.core.unsealed_bytes() > self.proposer.limits.unsealed_bytes_max).then_some(Capacity::NoSpace)
+    }
+
     fn judge(&mut self, command: &mut Command, slot: Option<PipelineSlot>, now: TimeMs) -> Judgement {
-        if self.is_behind && is_of_client(command) {
-            return Judgement::Answer(Err(Capacity::NoSpace));
+        if let Some(refusal) = self.refusal.filter(|_| is_of_client(command)) {
+            return Judgement::Answer(Err(refusal));
         }
         let send = match command {
             Command::Send(send) => send,
