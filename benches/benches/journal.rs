@@ -4,8 +4,9 @@
 //! thread and the frames. `group` keeps a second block's worth of appends queued while the first is synced, as under
 //! load: the gate is 1.5 times the floor. `group` cuts its block into 16 appends over 4 shards.
 //!
-//! Before all that: appends of 200 bytes as many at once as fill blocks of some size, beside a bare loop whose blocks have the
-//! size that the journal's then had, in turn. Gate: 60 % of the loop's bytes a second.
+//! Before all that: lots of appends of 200 bytes, some on their way at all times, beside a bare loop whose blocks have the size that the
+//! journal's then had, in turn. Told are the bytes a second of the journal's blocks over the loop's (gate 60 %), and those of the payloads
+//! alone over the loop's: heads of frames and the padding of blocks are the difference.
 //!
 //! Files lie under cargo's target directory; set `CARGO_TARGET_DIR` to measure another disk.
 
@@ -37,6 +38,8 @@ const FRAME_HEAD: usize = 40;
 const SMALL_BYTES: usize = 200;
 /// More than are queued at once: no two of them share a count of users.
 const SMALL_PAYLOADS: usize = 4096;
+/// Lots on their way: one is synced, one is queued, one is being appended.
+const LOTS_AHEAD: usize = 3;
 /// Each round of the one and of the other.
 const ROUND: Duration = Duration::from_secs(1);
 const ROUNDS: usize = 5;
@@ -48,27 +51,32 @@ fn small_appends(_: &mut Criterion) {
         let written = Arc::new(Written::default());
         let disk = logstore::io::counted(logstore::io::real(root.path()), written.clone());
         let mut load = Load::on(disk);
-        let (mut ratios, mut rates, mut blocks) = (Vec::new(), Vec::new(), 0.0);
+        let mut rounds: Vec<[f64; 4]> = Vec::new();
         for _ in 0..ROUNDS {
-            let before = (written.bytes(Part::JournalBlocks), written.writes(Part::JournalBlocks));
-            let rate = load.small(bytes);
-            let grew = (written.bytes(Part::JournalBlocks) - before.0, written.writes(Part::JournalBlocks) - before.1);
-            blocks = grew.0 as f64 / grew.1.max(1) as f64;
-            let bare = Bare::new(root.path(), (blocks as usize).next_multiple_of(4096)).rate();
-            rates.push(rate);
-            ratios.push(rate / bare);
+            let (began, before) = (Instant::now(), blocks_of(&written));
+            let payloads = load.small(bytes);
+            let grew = blocks_of(&written).0 - before.0;
+            let block = grew / (blocks_of(&written).1 - before.1).max(1.0);
+            let blocks = grew / began.elapsed().as_secs_f64();
+            let bare = Bare::new(root.path(), (block as usize).next_multiple_of(4096)).rate();
+            rounds.push([blocks / bare, payloads / bare, payloads, block]);
         }
-        let [ratio, rate] = [ratios, rates].map(|mut all| {
-            all.sort_by(f64::total_cmp);
-            all[ROUNDS / 2]
+        let [ratio, of_payloads, rate, block] = [0, 1, 2, 3].map(|what| {
+            rounds.sort_by(|a, b| a[what].total_cmp(&b[what]));
+            rounds[ROUNDS / 2][what]
         });
         println!(
-            "journal/appends of {SMALL_BYTES} B, {bytes} B at once: {:.0} MB/s of them durable in blocks of {:.0} KiB; {ratio:.2} of a bare \
-             loop's bytes (median of {ROUNDS} rounds, gate 0.60)",
+            "journal/appends of {SMALL_BYTES} B in lots of {bytes} B: {:.0} MB/s of them durable in blocks of {:.0} KiB; {ratio:.2} of a bare \
+             loop's bytes, {of_payloads:.2} payloads alone (medians of {ROUNDS} rounds, gate 0.60)",
             rate / 1e6,
-            blocks / 1024.0,
+            block / 1024.0,
         );
     }
+}
+
+/// Bytes and number of the blocks written.
+fn blocks_of(written: &Written) -> (f64, f64) {
+    (written.bytes(Part::JournalBlocks) as f64, written.writes(Part::JournalBlocks) as f64)
 }
 
 fn journal(criterion: &mut Criterion) {
@@ -200,7 +208,7 @@ impl Load {
         }
     }
 
-    /// Appends of 200 bytes for a round, a next block's worth queued while one is synced; bytes of them a second.
+    /// Lots of appends of 200 bytes for a round, as many at once as take `bytes`; bytes of them a second.
     ///
     /// Only the last of each lot tells: appends are synced in the order in which they were made.
     fn small(&mut self, bytes: usize) -> f64 {
@@ -213,11 +221,11 @@ impl Load {
             }
             self.append(0, SMALL_BYTES);
             lots += 1;
-            if lots > 1 {
+            if lots > LOTS_AHEAD {
                 self.durable.recv().expect("the journal lives");
             }
         }
-        self.durable.recv().expect("the journal lives");
+        (0..lots.min(LOTS_AHEAD)).for_each(|_| self.durable.recv().expect("the journal lives"));
         (lots * at_once * SMALL_BYTES) as f64 / began.elapsed().as_secs_f64()
     }
 

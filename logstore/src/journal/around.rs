@@ -59,7 +59,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, mut options: JournalOptions) -> Result<(
     }
     let files =
         Files { used: used.into_iter().map(|used| (used.ready.head.number, used.ready)).collect(), ..Files::default() };
-    let mut state = State::new(states, files);
+    let mut state = State::new(states, files, options.block_bytes_max);
     state.stopped = Some("it is only read: parts of it are damaged".to_owned());
     let shared = Arc::new(Shared {
         disk,

@@ -16,6 +16,8 @@
 //! `len` counts header and frames. `position` is the block's own. Everything below `durable upto` was synced when the
 //! block was built. `header crc` covers bytes 8 to 64, `body crc` the salt (8 bytes) and then the frames.
 
+use std::ops::Range;
+
 use super::frame::{self, FrameHead, u32_at, u64_at};
 use super::position::{Position, align_up};
 
@@ -136,6 +138,34 @@ impl BlockBuilder {
         frame::encode(&mut self.bytes, head, payload);
         self.frames += 1;
         offset as u32
+    }
+
+    /// Adds frames that were made elsewhere; gives the offset of the first.
+    pub fn add_frames(&mut self, frames: &[u8], count: u32) -> u32 {
+        let offset = self.bytes.len();
+        self.bytes.extend_from_slice(frames);
+        self.frames += count;
+        offset as u32
+    }
+
+    /// The bytes of all frames so far.
+    pub fn frames(&self) -> &[u8] {
+        &self.bytes[BLOCK_HEAD..]
+    }
+
+    /// The frames at these offsets.
+    pub fn at(&self, offsets: &Range<u32>) -> &[u8] {
+        &self.bytes[offsets.start as usize..offsets.end as usize]
+    }
+
+    /// How many frames there are.
+    pub fn count(&self) -> u32 {
+        self.frames
+    }
+
+    /// Bytes its buffer has room for.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Bytes of header and frames so far.

@@ -8,12 +8,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::{LogId, ShardId};
+use crate::id::{LogId, LogIndex, ShardId};
 
 use super::Vote;
+use super::batch::{What, Work};
 use super::block::BlockBuilder;
 use super::frame::{FrameHead, FrameKind};
-use super::queue::{What, Work};
 use super::state::ShardState;
 
 /// What the frames written so far say of each shard.
@@ -29,7 +29,7 @@ pub(crate) struct ShardMarks {
     pub committed: Option<LogId>,
     pub purged: Option<LogId>,
     /// The first entry of the log, if nothing was purged.
-    pub first: Option<LogId>,
+    pub first: Option<LogIndex>,
     pub last: Option<LogId>,
 }
 
@@ -43,7 +43,8 @@ impl Checkpoint {
     pub fn note(&mut self, work: &Work) {
         let marks = self.shards.entry(work.shard).or_default();
         match &work.what {
-            What::Append { entries, .. } => entries.iter().for_each(|entry| marks.append(entry.id)),
+            What::Append { first, last, .. } => marks.append(*first, *last),
+            What::Nothing => {}
             What::Vote(vote) => marks.vote = Some(vote.clone()),
             What::Truncate(last) => marks.truncate_after(*last),
             What::Purge(upto) => marks.purge_upto(*upto),
@@ -66,7 +67,8 @@ impl Checkpoint {
             if marks.purged.is_some() {
                 block.add(&FrameHead::mark(FrameKind::Purge, *shard, marks.purged), &[]);
             } else if marks.first.is_some() {
-                block.add(&FrameHead::mark(FrameKind::First, *shard, marks.first), &[]);
+                let first = marks.first.map(|index| LogId { index, ..LogId::default() });
+                block.add(&FrameHead::mark(FrameKind::First, *shard, first), &[]);
             }
             block.add(&FrameHead::mark(FrameKind::Truncate, *shard, marks.last), &[]);
         }
@@ -79,14 +81,14 @@ impl ShardMarks {
     pub fn of(shard: &ShardState) -> ShardMarks {
         let ShardState { vote, committed, purged, last, index, .. } = shard;
         let held = index.range();
-        let first = (!held.is_empty()).then_some(LogId { index: held.start, ..LogId::default() });
+        let first = (!held.is_empty()).then_some(held.start);
         ShardMarks { vote: vote.clone(), committed: *committed, purged: *purged, first, last: *last }
     }
 
-    /// An entry follows.
-    pub fn append(&mut self, id: LogId) {
-        self.first = self.first.or(Some(id));
-        self.last = Some(id);
+    /// Entries follow.
+    pub fn append(&mut self, first: LogIndex, last: LogId) {
+        self.first = self.first.or(Some(first));
+        self.last = Some(last);
     }
 
     /// The entries after `last` are forgotten.
@@ -94,7 +96,7 @@ impl ShardMarks {
         let held = self.last.map(|held| held.index);
         if held > last.map(|last| last.index) {
             self.last = last.or(self.purged);
-            self.first = self.first.filter(|first| last.is_some_and(|last| first.index <= last.index));
+            self.first = self.first.filter(|first| last.is_some_and(|last| *first <= last.index));
         }
     }
 
@@ -121,14 +123,14 @@ mod tests {
     #[test]
     fn the_first_entry_is_that_of_the_log_as_it_is_now() {
         let mut marks = ShardMarks::default();
-        (5..9).for_each(|index| marks.append(id(index)));
+        (5..9).for_each(|index| marks.append(LogIndex(index), id(index)));
         marks.truncate_after(Some(id(6)));
-        assert_eq!((marks.first, marks.last), (Some(id(5)), Some(id(6))));
+        assert_eq!((marks.first, marks.last), (Some(LogIndex(5)), Some(id(6))));
         marks.truncate_after(Some(id(3)));
-        marks.append(id(4));
-        assert_eq!((marks.first, marks.last), (Some(id(4)), Some(id(4))));
+        marks.append(LogIndex(4), id(4));
+        assert_eq!((marks.first, marks.last), (Some(LogIndex(4)), Some(id(4))));
         marks.truncate_after(None);
-        marks.append(id(1));
-        assert_eq!((marks.first, marks.last), (Some(id(1)), Some(id(1))));
+        marks.append(LogIndex(1), id(1));
+        assert_eq!((marks.first, marks.last), (Some(LogIndex(1)), Some(id(1))));
     }
 }

@@ -163,6 +163,15 @@ pub(crate) fn frame_len(payload: usize) -> usize {
     (FRAME_HEAD + payload).next_multiple_of(FRAME_ALIGN)
 }
 
+/// How many bytes each of these frames takes; they are our own and whole.
+pub(crate) fn lens(mut frames: &[u8]) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let len = frame_len(u32_at(frames.get(..FRAME_HEAD)?, 4) as usize);
+        frames = frames.get(len..)?;
+        Some(len)
+    })
+}
+
 /// The frames of a block's body: each with the offset where it begins. Stops after an error.
 pub(crate) struct Frames<'a> {
     body: &'a [u8],

@@ -4,12 +4,13 @@
 //! called; everything of one shard is written in the order it was asked for; after a failed write or sync
 //! nothing more is acknowledged.
 //!
-//! The parts: `frame`, `block`, `file` and `checkpoint` say what the bytes are; `queue`, `index` and `tail_cache` are
+//! The parts: `frame`, `block`, `file` and `checkpoint` say what the bytes are; `batch`, `queue`, `index` and `tail_cache` are
 //! what is in memory, held together by `state` under one lock; `writer` is the one thread that writes, `reserve`
 //! makes files before it needs them, `copy_forward` frees old ones, `reader` reads; `recovery`, `scan`, `replay` and
 //! `hole` bring it all back, `around` what of it is sound; `inspect` looks at it without changing anything.
 
 mod around;
+mod batch;
 mod block;
 mod checkpoint;
 mod copy_forward;
@@ -48,9 +49,9 @@ pub use inspect::{
     JournalBlock, JournalFile, JournalFileRole, JournalFrame, JournalInspection, JournalReplay, TornBlock,
 };
 
+use batch::{Framed, What, Work};
 use checkpoint::{Checkpoint, ShardMarks};
 use position::{ALIGN, Position};
-use queue::{What, Work};
 use recovery::{Recovered, Tail};
 use reserve::Files;
 use state::{Shared, State};
@@ -230,9 +231,9 @@ impl Journal {
         let (zeroes, journal) = (options.zero_recycled, journal.unwrap_or(file::journal_id(options.salt_seed)));
         let shared = Arc::new(Shared {
             disk,
-            options,
             journal,
-            state: Mutex::new(State::new(shards, Files { zeroes, ..files })),
+            state: Mutex::new(State::new(shards, Files { zeroes, ..files }, options.block_bytes_max)),
+            options,
             work: Condvar::new(),
             files_changed: Condvar::new(),
             on_fatal,
@@ -306,16 +307,22 @@ impl Journal {
     /// Entries that do not follow the shard's last one, or do not fit a file, are refused through `done`, as is
     /// everything once the journal has stopped.
     pub fn append(&self, shard: ShardId, entries: Vec<Entry>, done: Completion) {
+        let options = &self.shared.options;
+        let framed = Framed::entries(shard, &entries);
         let mut state = self.shared.state.lock();
-        match state.accept(shard, &entries, self.shared.options.frame_bytes_max()) {
-            Ok(round) => queue_parts(&mut state, shard, entries, round, self.shared.options.part_bytes(), done),
+        let round = match state.accept(shard, &entries, options.frame_bytes_max()) {
+            Ok(round) => round,
             Err(error) => {
                 drop(state);
                 return done(Err(error));
             }
-        }
+        };
+        queue_parts(&mut state, shard, &entries, &framed.bytes, (round, options.part_bytes()), done);
+        state.cache.push(shard, entries);
+        let evicted = state.evict(options.tail_cache_bytes);
         drop(state);
         self.shared.work.notify_one();
+        drop(evicted);
     }
 
     /// Queues a vote at the head of the queue; durable when `done` is called.
@@ -451,13 +458,15 @@ impl Journal {
     }
 
     fn urgent(&self, shard: ShardId, what: What, done: Completion, change: impl FnOnce(&mut State)) {
+        let framed = what.framed(shard);
         let mut state = self.shared.state.lock();
         if let Err(error) = state.running() {
             drop(state);
             return done(Err(error));
         }
         change(&mut state);
-        state.queue.push_urgent(Work { shard, what, done: Some(done) });
+        let work = Work { shard, what, frames: 0..0, done: Some(done) };
+        state.queue.push_urgent(work, &framed.bytes, framed.count);
         drop(state);
         self.shared.work.notify_one();
     }
@@ -502,29 +511,29 @@ fn begin(shared: &Shared, checkpoint: &Checkpoint) -> Result<Tail> {
     Ok(Tail { file: ready, last_block: file::FILE_HEAD as u32, offset })
 }
 
-/// Cuts an append into parts of about `part_bytes`; only the last tells the caller, as parts of one shard are written
+/// Queues an append in parts of about `part_bytes`; only the last tells the caller, as parts of one shard are written
 /// in order.
 fn queue_parts(
     state: &mut State,
     shard: ShardId,
-    mut entries: Vec<Entry>,
-    round: u32,
-    part_bytes: usize,
+    mut entries: &[Entry],
+    mut frames: &[u8],
+    (round, part_bytes): (u32, usize),
     done: Completion,
 ) {
-    loop {
-        let mut bytes = 0;
-        let fits = entries.iter().take_while(|entry| {
-            bytes += frame::frame_len(entry.payload.len());
-            bytes <= part_bytes
-        });
-        let part = fits.count().max(1);
-        if part >= entries.len() {
-            break;
+    let mut done = Some(done);
+    while done.is_some() {
+        let (mut count, mut bytes) = (0, 0);
+        for len in frame::lens(frames) {
+            if count > 0 && bytes + len > part_bytes {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + len);
         }
-        let rest = entries.split_off(part);
-        let part = std::mem::replace(&mut entries, rest);
-        state.queue.push(Work { shard, what: What::Append { entries: part, round }, done: None });
+        let (part, later) = entries.split_at(count);
+        let done = if later.is_empty() { done.take() } else { None };
+        let work = Work { shard, what: What::append(part, round), frames: 0..0, done };
+        state.queue.push(work, &frames[..bytes], count as u32);
+        (entries, frames) = (later, &frames[bytes..]);
     }
-    state.queue.push(Work { shard, what: What::Append { entries, round }, done: Some(done) });
 }

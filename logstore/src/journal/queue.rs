@@ -1,56 +1,35 @@
 //! What waits for the writer.
 //!
 //! What always holds: work of one shard leaves in the order it came. Votes, truncations and purges overtake the
-//! appends of *other* shards; what their own shard queued before them comes along.
+//! appends of *other* shards; what their own shard queued before them comes along. Work is put where it will be
+//! written: whoever takes a batch takes its buffer, and gives the last one back.
 
 use std::collections::VecDeque;
 
-use crate::id::{LogId, ShardId};
+use crate::id::ShardId;
 
-use super::frame::{FRAME_HEAD, frame_len};
-use super::{Completion, Entry, Vote};
+use super::batch::{Batch, What, Work};
+use super::block::BLOCK_HEAD;
 
-/// One thing to be written, and who waits for it.
-pub(crate) struct Work {
-    pub shard: ShardId,
-    pub what: What,
-    pub done: Option<Completion>,
-}
-
-/// What is to be written.
-pub(crate) enum What {
-    /// Entries, appended in the shard's `round`.
-    Append {
-        entries: Vec<Entry>,
-        round: u32,
-    },
-    Vote(Vote),
-    Truncate(Option<LogId>),
-    Purge(LogId),
-}
-
-impl Work {
-    /// Bytes it will take in a block.
-    pub fn bytes(&self) -> usize {
-        match &self.what {
-            What::Append { entries, .. } => entries.iter().map(|entry| frame_len(entry.payload.len())).sum(),
-            What::Vote(vote) => frame_len(vote.0.len()),
-            What::Truncate(_) | What::Purge(_) => FRAME_HEAD,
-        }
-    }
-}
+/// Buffers kept for later: as many as are filled and written at one time.
+const SPARES_MAX: usize = 2;
 
 /// The writer's queue.
-#[derive(Default)]
 pub(crate) struct Queue {
-    urgent: VecDeque<Work>,
-    appends: VecDeque<Work>,
-    /// Of all that is queued.
-    waiting_bytes: usize,
+    urgent: VecDeque<Batch>,
+    appends: VecDeque<Batch>,
+    spares: Vec<Batch>,
+    /// Of the frames of one batch, unless one work has more.
+    batch_bytes_max: usize,
     bytes: usize,
 }
 
 impl Queue {
+    /// An empty queue whose batches hold so many bytes of frames at most, unless one work has more.
+    pub fn new(batch_bytes_max: usize) -> Queue {
+        Queue { urgent: VecDeque::new(), appends: VecDeque::new(), spares: Vec::new(), batch_bytes_max, bytes: 0 }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.appends.is_empty()
     }
@@ -60,39 +39,42 @@ impl Queue {
         self.bytes
     }
 
-    /// Adds an append behind everything else.
-    pub fn push(&mut self, work: Work) {
-        self.count(&work);
-        self.appends.push_back(work);
+    /// Adds an append, which has so many frames, behind everything else.
+    pub fn push(&mut self, work: Work, frames: &[u8], count: u32) {
+        self.bytes += frames.len();
+        let Queue { appends, spares, batch_bytes_max, .. } = self;
+        put(appends, spares, *batch_bytes_max, work, frames, count);
     }
 
     /// Adds work that waits for no other shard.
-    pub fn push_urgent(&mut self, work: Work) {
-        self.count(&work);
-        if self.appends.iter().any(|append| append.shard == work.shard) {
+    pub fn push_urgent(&mut self, work: Work, frames: &[u8], count: u32) {
+        self.bytes += frames.len();
+        if self.appends.iter().any(|batch| batch.works.iter().any(|append| append.shard == work.shard)) {
             self.bring_along(work.shard);
         }
-        self.urgent.push_back(work);
+        let Queue { urgent, spares, batch_bytes_max, .. } = self;
+        put(urgent, spares, *batch_bytes_max, work, frames, count);
     }
 
-    /// Moves as much as fits into `bytes_max` (at least one) to `batch`.
-    pub fn take(&mut self, bytes_max: usize, batch: &mut Vec<Work>) {
-        if self.waiting_bytes <= bytes_max {
-            self.waiting_bytes = 0;
-            batch.extend(self.urgent.drain(..));
-            batch.extend(self.appends.drain(..));
-            return;
+    /// Gives the next batch for one that is written; an empty one if nothing waits.
+    pub fn take(&mut self, batch: &mut Batch) {
+        let next = self.urgent.pop_front().or_else(|| self.appends.pop_front());
+        let Some(mut next) = next else { return batch.clear() };
+        if self.urgent.is_empty()
+            && let Some(appends) = self.appends.front_mut()
+            && next.fits(appends.block.len() - BLOCK_HEAD, self.batch_bytes_max)
+        {
+            next.append(appends);
+            self.appends.pop_front().into_iter().for_each(|spent| self.spare(spent));
         }
-        let mut taken = 0;
-        while let Some(next) = self.urgent.front().or(self.appends.front()) {
-            let bytes = next.bytes();
-            taken += bytes;
-            if taken > bytes_max && !batch.is_empty() {
-                return;
-            }
-            self.waiting_bytes -= bytes;
-            batch.extend(self.urgent.pop_front().or_else(|| self.appends.pop_front()));
-        }
+        let spent = std::mem::replace(batch, next);
+        self.spare(spent);
+    }
+
+    /// Everything that waits.
+    pub fn drain(&mut self) -> impl Iterator<Item = Work> {
+        let batches = self.urgent.drain(..).chain(self.appends.drain(..));
+        batches.flat_map(|batch| batch.works)
     }
 
     /// States that work of so many bytes is done.
@@ -102,97 +84,163 @@ impl Queue {
 
     /// Whether entries are to be forgotten by work that is still queued.
     pub fn forgets(&self) -> bool {
-        self.urgent.iter().any(|work| matches!(work.what, What::Truncate(_) | What::Purge(_)))
+        let mut works = self.urgent.iter().flat_map(|batch| &batch.works);
+        works.any(|work| matches!(work.what, What::Truncate(_) | What::Purge(_)))
     }
 
-    fn count(&mut self, work: &Work) {
-        let bytes = work.bytes();
-        self.waiting_bytes += bytes;
-        self.bytes += bytes;
-    }
-
+    /// Moves the appends of a shard to the urgent work.
     fn bring_along(&mut self, shard: ShardId) {
-        for work in std::mem::take(&mut self.appends) {
-            let to = if work.shard == shard { &mut self.urgent } else { &mut self.appends };
-            to.push_back(work);
+        for batch in std::mem::take(&mut self.appends) {
+            for work in batch.works {
+                let frames = batch.block.at(&work.frames);
+                let to = if work.shard == shard { &mut self.urgent } else { &mut self.appends };
+                let count = super::frame::lens(frames).count() as u32;
+                put(to, &mut self.spares, self.batch_bytes_max, work, frames, count);
+            }
+        }
+    }
+
+    /// Keeps buffers for later, unless there are enough, or they are of an append that was larger than a block should be.
+    fn spare(&mut self, mut spent: Batch) {
+        if self.spares.len() < SPARES_MAX && spent.block.capacity() <= 2 * (self.batch_bytes_max + BLOCK_HEAD) {
+            spent.clear();
+            self.spares.push(spent);
+        }
+    }
+}
+
+/// Adds work to the last batch that has room.
+fn put(
+    to: &mut VecDeque<Batch>,
+    spares: &mut Vec<Batch>,
+    batch_bytes_max: usize,
+    work: Work,
+    frames: &[u8],
+    count: u32,
+) {
+    match to.back_mut().filter(|last| last.fits(frames.len(), batch_bytes_max)) {
+        Some(last) => last.add(work, frames, count),
+        None => {
+            let mut batch = spares.pop().unwrap_or_else(Batch::new);
+            batch.add(work, frames, count);
+            to.push_back(batch);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::EntryKind;
+    use super::super::batch::Framed;
+    use super::super::frame::FrameHead;
+    use super::super::{Entry, EntryKind, Vote};
     use super::*;
-    use crate::id::LogIndex;
+    use crate::id::{LogId, LogIndex};
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    fn append(shard: u16, index: u64) -> Work {
+    const MAX: usize = 1 << 20;
+
+    fn push(queue: &mut Queue, shard: u16, index: u64) {
         let id = LogId { index: LogIndex(index), ..LogId::default() };
-        let entries = vec![Entry { id, kind: EntryKind::Normal, payload: Bytes::from_static(&[7; 100]) }];
-        Work { shard: ShardId(shard), what: What::Append { entries, round: 0 }, done: None }
+        let entries = [Entry { id, kind: EntryKind::Normal, payload: Bytes::from_static(&[7; 100]) }];
+        let framed = Framed::entries(ShardId(shard), &entries);
+        queue.push(work(shard, What::append(&entries, 0)), &framed.bytes, framed.count);
     }
 
-    fn vote(shard: u16, n: u64) -> Work {
-        let vote = Vote(Bytes::copy_from_slice(&n.to_le_bytes()));
-        Work { shard: ShardId(shard), what: What::Vote(vote), done: None }
+    fn push_vote(queue: &mut Queue, shard: u16, n: u64) {
+        let what = What::Vote(Vote(Bytes::copy_from_slice(&n.to_le_bytes())));
+        let framed = what.framed(ShardId(shard));
+        queue.push_urgent(work(shard, what), &framed.bytes, framed.count);
+    }
+
+    fn work(shard: u16, what: What) -> Work {
+        Work { shard: ShardId(shard), what, frames: 0..0, done: None }
     }
 
     fn describe(work: &Work) -> String {
         match &work.what {
-            What::Append { entries, .. } => format!("{}:{}", work.shard, entries[0].id.index),
+            What::Append { first, .. } => format!("{}:{first}", work.shard),
             _ => format!("{}:vote", work.shard),
         }
     }
 
-    fn drain(queue: &mut Queue, bytes_max: usize) -> Vec<String> {
-        let mut order = Vec::new();
+    /// The works as they leave, each with the frame it says it has.
+    fn drain(queue: &mut Queue) -> Vec<String> {
+        let (mut order, mut batch) = (Vec::new(), Batch::new());
         while !queue.is_empty() {
-            let mut batch = Vec::new();
-            queue.take(bytes_max, &mut batch);
-            queue.written(batch.iter().map(Work::bytes).sum());
-            order.extend(batch.iter().map(describe));
+            queue.take(&mut batch);
+            assert_eq!(batch.block.count() as usize, batch.works.len());
+            for work in &batch.works {
+                let (head, _) = FrameHead::decode_verified(batch.block.at(&work.frames)).unwrap();
+                assert_eq!(head.shard, work.shard);
+                assert!(!matches!(&work.what, What::Append { first, .. } if *first != head.id.index));
+            }
+            queue.written(batch.works.iter().map(Work::bytes).sum());
+            order.extend(batch.works.iter().map(describe));
         }
         order
     }
 
     #[test]
     fn a_vote_overtakes_appends_of_other_shards_only() {
-        let mut queue = Queue::default();
-        for work in [append(1, 1), append(2, 1), append(1, 2), append(3, 1)] {
-            queue.push(work);
+        for max in [MAX, 200, 1] {
+            let mut queue = Queue::new(max);
+            for (shard, index) in [(1, 1), (2, 1), (1, 2), (3, 1)] {
+                push(&mut queue, shard, index);
+            }
+            push_vote(&mut queue, 1, 0);
+            push(&mut queue, 1, 3);
+            push_vote(&mut queue, 4, 0);
+            assert_eq!(drain(&mut queue), ["1:1", "1:2", "1:vote", "4:vote", "2:1", "3:1", "1:3"]);
+            assert_eq!(queue.bytes(), 0);
         }
-        queue.push_urgent(vote(1, 0));
-        queue.push(append(1, 3));
-        queue.push_urgent(vote(4, 0));
-        assert_eq!(drain(&mut queue, 1 << 20), ["1:1", "1:2", "1:vote", "4:vote", "2:1", "3:1", "1:3"]);
-        assert_eq!(queue.bytes(), 0);
     }
 
     #[test]
     fn a_batch_is_bounded_but_never_empty() {
-        let mut queue = Queue::default();
-        queue.push(append(1, 1));
-        queue.push(append(1, 2));
-        let mut batch = Vec::new();
-        queue.take(1, &mut batch);
-        assert_eq!(batch.len(), 1);
+        let mut queue = Queue::new(1);
+        push(&mut queue, 1, 1);
+        push(&mut queue, 1, 2);
+        let mut batch = Batch::new();
+        queue.take(&mut batch);
+        assert_eq!(batch.works.len(), 1);
+    }
+
+    #[test]
+    fn urgent_work_and_what_it_overtakes_are_one_batch_if_they_fit() {
+        let mut queue = Queue::new(MAX);
+        push(&mut queue, 2, 1);
+        push_vote(&mut queue, 1, 0);
+        let mut batch = Batch::new();
+        queue.take(&mut batch);
+        assert_eq!(batch.works.iter().map(describe).collect::<Vec<_>>(), ["1:vote", "2:1"]);
     }
 
     proptest! {
         #[test]
-        fn work_of_one_shard_keeps_its_order(plan in proptest::collection::vec((0..4_u16, any::<bool>()), 0..60)) {
-            let (mut queue, mut n) = (Queue::default(), 0);
-            for (shard, urgent) in plan {
+        fn work_of_one_shard_keeps_its_order(
+            plan in proptest::collection::vec((0..4_u16, any::<bool>(), any::<bool>()), 0..60),
+            max in 1..1000_usize,
+        ) {
+            let (mut queue, mut n, mut order, mut batch) = (Queue::new(max), 0, Vec::new(), Batch::new());
+            for (shard, urgent, take) in plan {
                 n += 1;
-                if urgent { queue.push_urgent(vote(shard, n)) } else { queue.push(append(shard, n)) }
+                if urgent { push_vote(&mut queue, shard, n) } else { push(&mut queue, shard, n) }
+                if take {
+                    queue.take(&mut batch);
+                    order.append(&mut batch.works);
+                }
             }
-            let (mut batch, mut last) = (Vec::new(), [0; 4]);
-            queue.take(usize::MAX, &mut batch);
-            prop_assert_eq!(batch.len() as u64, n);
-            for work in batch {
+            while !queue.is_empty() {
+                queue.take(&mut batch);
+                prop_assert!(batch.works.len() == 1 || batch.block.len() - BLOCK_HEAD <= max);
+                order.append(&mut batch.works);
+            }
+            prop_assert_eq!(order.len() as u64, n);
+            let mut last = [0; 4];
+            for work in order {
                 let at = match work.what {
-                    What::Append { entries, .. } => entries[0].id.index.0,
+                    What::Append { first, .. } => first.0,
                     What::Vote(vote) => u64::from_le_bytes(vote.0[..].try_into().unwrap()),
                     _ => unreachable!(),
                 };

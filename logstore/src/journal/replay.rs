@@ -119,7 +119,7 @@ impl Replayed {
             FrameKind::Committed => self.marks.committed = head.marked(),
             FrameKind::Truncate => self.truncate_after(head.marked()),
             FrameKind::Purge => self.purge_upto(head.id),
-            FrameKind::First => self.marks.first = head.marked(),
+            FrameKind::First => self.marks.first = head.marked().map(|first| first.index),
         }
         Ok(())
     }
@@ -132,7 +132,7 @@ impl Replayed {
             });
         }
         self.index.push(head.id.index, Location::at(at, head.id.term, head.len));
-        self.marks.append(head.id);
+        self.marks.append(head.id.index, head.id);
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Replayed {
     /// The oldest file's checkpoint states the last entry before it.
     pub(super) fn begin_after(&mut self, last: Option<LogId>) {
         let purged = self.marks.purged.map(|purged| purged.index.0.saturating_add(1));
-        let first = purged.or(self.marks.first.map(|first| first.index.0)).unwrap_or(FIRST_INDEX);
+        let first = purged.or(self.marks.first.map(|first| first.0)).unwrap_or(FIRST_INDEX);
         let end = last.map_or(0, |last| last.index.0.saturating_add(1));
         self.before_oldest = Hole::new(first..end);
         self.marks.last = last.or(self.marks.purged);

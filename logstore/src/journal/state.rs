@@ -72,10 +72,11 @@ pub(crate) struct ShardState {
 }
 
 impl State {
-    pub fn new(shards: HashMap<ShardId, ShardState>, files: Files) -> State {
+    /// What recovery found of shards and files; blocks hold so many bytes of frames at most.
+    pub fn new(shards: HashMap<ShardId, ShardState>, files: Files, block_bytes_max: usize) -> State {
         State {
             shards,
-            queue: Queue::default(),
+            queue: Queue::new(block_bytes_max),
             cache: TailCache::default(),
             files,
             copies: CopyForward::default(),
@@ -86,7 +87,7 @@ impl State {
         }
     }
 
-    /// Takes entries into index and cache; gives the shard's round. Nothing has changed after an error.
+    /// Takes entries into the index; gives the shard's round. Nothing has changed after an error.
     pub fn accept(&mut self, shard: ShardId, entries: &[Entry], frame_bytes_max: usize) -> io::Result<u32> {
         self.running()?;
         let state = self.shards.entry(shard).or_default();
@@ -96,8 +97,16 @@ impl State {
             state.index.push(entry.id.index, location);
             state.last = Some(entry.id);
         }
-        self.cache.push(shard, entries);
         Ok(state.round)
+    }
+
+    /// Takes out of the cache what is beyond its bound and synced: to be dropped where no lock is held.
+    #[must_use]
+    pub fn evict(&mut self, bytes_max: usize) -> Vec<Entry> {
+        let State { cache, shards, .. } = self;
+        let mut evicted = Vec::new();
+        cache.evict(bytes_max, |shard, index| State::is_synced(shards, shard, index), &mut evicted);
+        evicted
     }
 
     /// Forgets entries after `last`.

@@ -33,14 +33,14 @@ struct Append {
 
 impl TailCache {
     /// Adds the entries of one append; they follow the shard's last one.
-    pub fn push(&mut self, shard: ShardId, entries: &[Entry]) {
+    pub fn push(&mut self, shard: ShardId, entries: Vec<Entry>) {
         let Some(last) = entries.last() else { return };
         let tail = self.shards.entry(shard).or_default();
         debug_assert!(tail.back().is_none_or(|back| back.id.index.next() == entries[0].id.index));
         self.bytes += entries.iter().map(weight).sum::<usize>();
         self.entries += entries.len();
-        tail.extend(entries.iter().cloned());
         self.order.push_back(Append { shard, last: last.id.index });
+        tail.extend(entries);
         if self.order.len() > 2 * self.entries + GONE_APPENDS_MIN {
             self.forget_gone_appends();
         }
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn reads_are_bounded_in_bytes_but_give_at_least_one() {
         let mut cache = TailCache::default();
-        cache.push(SHARD, &entries(5..15));
+        cache.push(SHARD, entries(5..15));
         assert_eq!(indexes(cache.get(SHARD, LogIndex(6)..LogIndex(9), 10_000)), [6, 7, 8]);
         assert_eq!(indexes(cache.get(SHARD, LogIndex(6)..LogIndex(99), 250)), [6, 7]);
         assert_eq!(indexes(cache.get(SHARD, LogIndex(6)..LogIndex(99), 0)), [6]);
@@ -164,8 +164,8 @@ mod tests {
     #[test]
     fn what_is_not_synced_is_never_evicted() {
         let (mut cache, mut out) = (TailCache::default(), Vec::new());
-        cache.push(SHARD, &entries(1..5));
-        cache.push(SHARD, &entries(5..9));
+        cache.push(SHARD, entries(1..5));
+        cache.push(SHARD, entries(5..9));
         cache.evict(0, |_, index| index.0 < 7, &mut out);
         assert_eq!(cache.first(SHARD), Some(LogIndex(7)));
         assert_eq!(out.len(), 6);
@@ -176,11 +176,11 @@ mod tests {
     #[test]
     fn what_is_purged_or_truncated_leaves_nothing_behind() {
         let (mut cache, mut out) = (TailCache::default(), Vec::new());
-        cache.push(ShardId(2), &entries(1..2));
+        cache.push(ShardId(2), entries(1..2));
         for index in 1..10_000 {
-            cache.push(SHARD, &entries(index..index + 1));
+            cache.push(SHARD, entries(index..index + 1));
             cache.purge_upto(SHARD, LogIndex(index.saturating_sub(3)));
-            cache.push(ShardId(2), &entries(2..3));
+            cache.push(ShardId(2), entries(2..3));
             cache.truncate_from(ShardId(2), LogIndex(2));
         }
         assert!(cache.order.len() < 100, "{} appends remembered for 4 entries", cache.order.len());
@@ -191,10 +191,10 @@ mod tests {
     #[test]
     fn what_took_the_place_of_truncated_entries_is_evicted_in_its_turn() {
         let (mut cache, mut out) = (TailCache::default(), Vec::new());
-        cache.push(SHARD, &entries(1..9));
+        cache.push(SHARD, entries(1..9));
         cache.truncate_from(SHARD, LogIndex(3));
-        cache.push(SHARD, &entries(3..5));
-        cache.push(ShardId(2), &entries(1..9));
+        cache.push(SHARD, entries(3..5));
+        cache.push(ShardId(2), entries(1..9));
         cache.purge_upto(ShardId(2), LogIndex(4));
         cache.evict(4 * (100 + size_of::<Entry>()), |_, _| true, &mut out);
         assert_eq!((cache.first(SHARD), cache.first(ShardId(2))), (None, Some(LogIndex(5))));

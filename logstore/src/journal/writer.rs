@@ -15,13 +15,13 @@ use crate::io::{Context, DataFile, Part, Parts, read_full};
 use crate::{Error, Result};
 
 use super::Entry;
+use super::batch::{Batch, What, Work};
 use super::block::{BLOCK_HEAD, BlockBuilder, BlockKind};
 use super::checkpoint::Checkpoint;
 use super::copy_forward::{self, Copy};
 use super::file::{self, FILE_HEAD, FileHead};
-use super::frame::{FrameHead, FrameKind, frame_len};
-use super::position::Position;
-use super::queue::{What, Work};
+use super::frame::{self, FrameHead, FrameKind};
+use super::position::{ALIGN, Position};
 use super::reserve::{self, ReadyFile};
 use super::state::{Shared, State};
 
@@ -34,12 +34,10 @@ pub(crate) struct Writer {
     proof: Proof,
     /// What the frames written so far say of each shard.
     checkpoint: Checkpoint,
-    block: BlockBuilder,
-    batch: Vec<Work>,
+    /// What is being written.
+    batch: Batch,
     /// Committed ids that go with the batch.
     committed: Vec<(ShardId, Option<LogId>)>,
-    /// Where the frames of each work of the batch begin in the block.
-    starts: Vec<u32>,
     /// Entries that are written again with the batch, and where their frames begin in the block.
     copies: Vec<Copy>,
     copy_starts: Vec<u32>,
@@ -66,17 +64,14 @@ enum Step {
 impl Writer {
     /// A writer that goes on at `tail` of `active`; what is before it is synced and proven.
     pub fn new(shared: Arc<Shared>, active: ReadyFile, tail: u32, checkpoint: Checkpoint) -> Writer {
-        let block = BlockBuilder::new(shared.options.block_bytes_max + BLOCK_HEAD);
         Writer {
             shared,
             active,
             tail,
             proof: Proof::Missing,
             checkpoint,
-            block,
-            batch: Vec::new(),
+            batch: Batch::new(),
             committed: Vec::new(),
-            starts: Vec::new(),
             copies: Vec::new(),
             copy_starts: Vec::new(),
         }
@@ -168,7 +163,7 @@ impl Writer {
     }
 
     fn take(&mut self, state: &mut State) {
-        state.queue.take(self.shared.options.block_bytes_max, &mut self.batch);
+        state.queue.take(&mut self.batch);
         for shard in state.uncommitted.drain(..) {
             if let Some(state) = state.shards.get_mut(&shard) {
                 state.committed_unwritten = false;
@@ -179,11 +174,13 @@ impl Writer {
 
     /// One group commit, with at least `share` bytes of copies if there are any.
     fn commit(&mut self, share: usize) -> Result<()> {
-        self.build();
+        for (shard, committed) in &self.committed {
+            self.batch.block.add(&FrameHead::mark(FrameKind::Committed, *shard, *committed), &[]);
+        }
         self.make_room()?;
-        self.add_copies(share.max(copy_forward::share(self.block.len(), &self.shared.options)));
+        self.add_copies(share.max(copy_forward::share(self.batch.block.len(), &self.shared.options)));
         let at = Position { file: self.active.head.number, offset: self.tail };
-        let bytes = self.block.finish(BlockKind::Commit, at, at, self.active.head.salt);
+        let bytes = self.batch.block.finish(BlockKind::Commit, at, at, self.active.head.salt);
         let written = bytes.len() as u64;
         let copied = self.copies.iter().map(|copy| copy.frame_bytes() as u64).sum();
         write(&self.active, bytes, self.tail, Parts::but(Part::JournalBlocks, copied, Part::JournalCopies))?;
@@ -243,27 +240,15 @@ impl Writer {
 
     /// Fills what the block leaves of its file with copies, up to the block's share.
     fn add_copies(&mut self, share: usize) {
-        let room = (self.active.head.file_bytes - u64::from(self.tail)) as usize - self.block.len();
+        let room = (self.active.head.file_bytes - u64::from(self.tail)) as usize - self.batch.block.len();
         {
             let State { copies, shards, .. } = &mut *self.shared.state.lock();
             copies.take(shards, share, room, &mut self.copies);
         }
         for copy in &self.copies {
             let Entry { id, kind, payload } = &copy.entry;
-            let start = self.block.add(&FrameHead::copy(copy.shard, *id, *kind, payload.len()), payload);
+            let start = self.batch.block.add(&FrameHead::copy(copy.shard, *id, *kind, payload.len()), payload);
             self.copy_starts.push(start);
-        }
-    }
-
-    fn build(&mut self) {
-        self.block.clear();
-        self.starts.clear();
-        for work in &self.batch {
-            let start = add_frames(&mut self.block, work);
-            self.starts.push(start);
-        }
-        for (shard, committed) in &self.committed {
-            self.block.add(&FrameHead::mark(FrameKind::Committed, *shard, *committed), &[]);
         }
     }
 
@@ -290,7 +275,7 @@ impl Writer {
     }
 
     fn fits(&self) -> bool {
-        u64::from(self.tail) + self.block.stride() <= self.active.head.file_bytes
+        u64::from(self.tail) + self.batch.block.stride() <= self.active.head.file_bytes
     }
 
     /// The next ready file; made here and now if the reserve is used up.
@@ -313,7 +298,7 @@ impl Writer {
 
     /// Carries what the block says over to the next checkpoint.
     fn note_written(&mut self) {
-        for work in &self.batch {
+        for work in &self.batch.works {
             self.checkpoint.note(work);
         }
         for (shard, committed) in self.committed.drain(..) {
@@ -324,13 +309,13 @@ impl Writer {
     /// States where the synced entries are, then tells everybody. Says whether files may have become free, and
     /// whether entries are to be copied.
     fn publish(&mut self, block: Position) -> (bool, bool) {
-        let (mut evicted, mut bytes) = (Vec::new(), 0);
+        let mut bytes = 0;
         let mut forgot = !self.copies.is_empty();
-        let wants_copies = {
+        let (wants_copies, evicted) = {
             let mut state = self.shared.state.lock();
-            for (work, start) in self.batch.iter().zip(&self.starts) {
+            for work in &self.batch.works {
                 bytes += work.bytes();
-                settle(&mut state, work, Position { offset: block.offset + start, ..block });
+                settle(&mut state, work, self.batch.block.at(&work.frames), block);
                 forgot |= matches!(work.what, What::Truncate(_) | What::Purge(_));
             }
             state.queue.written(bytes);
@@ -338,27 +323,23 @@ impl Writer {
                 let to = Position { offset: block.offset + start, ..block };
                 settle_copy(&mut state, &copy, to);
             }
-            let State { cache, shards, .. } = &mut *state;
-            let synced = |shard, index| State::is_synced(shards, shard, index);
-            cache.evict(self.shared.options.tail_cache_bytes, synced, &mut evicted);
             if forgot {
                 state.retire(self.active.head.number);
             }
-            state.file_to_copy(&self.shared.options).is_some()
+            let evicted = state.evict(self.shared.options.tail_cache_bytes);
+            (state.file_to_copy(&self.shared.options).is_some(), evicted)
         };
-        for work in self.batch.drain(..) {
-            if let Some(done) = work.done {
-                done(Ok(()));
-            }
-        }
+        drop(evicted);
+        self.batch.works.drain(..).filter_map(|work| work.done).for_each(|done| done(Ok(())));
+        self.batch.clear();
         (forgot, wants_copies)
     }
 
     fn write_proof(&mut self) -> Result<()> {
         let at = Position { file: self.active.head.number, offset: self.tail };
         if u64::from(self.tail) < self.active.head.file_bytes {
-            self.block.clear();
-            let bytes = self.block.finish(BlockKind::Proof, at, at, self.active.head.salt);
+            let mut proof = BlockBuilder::new(ALIGN as usize);
+            let bytes = proof.finish(BlockKind::Proof, at, at, self.active.head.salt);
             write(&self.active, bytes, self.tail, Parts::all(Part::JournalProofs))?;
         }
         self.proof = Proof::Written;
@@ -372,7 +353,7 @@ impl Writer {
     }
 
     fn finish(&mut self) -> Result<()> {
-        if !self.batch.is_empty() || !self.committed.is_empty() {
+        if !self.batch.works.is_empty() || !self.committed.is_empty() {
             self.commit(0)?;
         }
         if self.proof == Proof::Missing {
@@ -383,11 +364,11 @@ impl Writer {
 
     /// The end: whoever waits is told so, and nothing is accepted from here on.
     fn fail(&mut self, error: &Error) {
-        let mut waiting = std::mem::take(&mut self.batch);
+        let mut waiting = std::mem::take(&mut self.batch.works);
         {
             let mut state = self.shared.state.lock();
             state.stopped = Some(error.to_string());
-            state.queue.take(usize::MAX, &mut waiting);
+            waiting.extend(state.queue.drain());
         }
         self.shared.files_changed.notify_all();
         for done in waiting.into_iter().filter_map(|work| work.done) {
@@ -420,25 +401,6 @@ fn sync(to: &ReadyFile) -> Result<()> {
     Ok(())
 }
 
-/// Adds the frames of one work; gives the offset of the first.
-fn add_frames(block: &mut BlockBuilder, work: &Work) -> u32 {
-    let shard = work.shard;
-    match &work.what {
-        What::Append { entries, .. } => {
-            let mut start = None;
-            for entry in entries {
-                let head = FrameHead::entry(shard, entry.id, entry.kind, entry.payload.len());
-                let offset = block.add(&head, &entry.payload);
-                start.get_or_insert(offset);
-            }
-            start.unwrap_or(0)
-        }
-        What::Vote(vote) => block.add(&FrameHead::vote(shard, vote.0.len()), &vote.0),
-        What::Truncate(last) => block.add(&FrameHead::mark(FrameKind::Truncate, shard, *last), &[]),
-        What::Purge(upto) => block.add(&FrameHead::mark(FrameKind::Purge, shard, Some(*upto)), &[]),
-    }
-}
-
 fn settle_copy(state: &mut State, copy: &Copy, to: Position) {
     let bytes = copy.frame_bytes() as u64;
     state.copies.copied_bytes += bytes;
@@ -448,8 +410,10 @@ fn settle_copy(state: &mut State, copy: &Copy, to: Position) {
     }
 }
 
-fn settle(state: &mut State, work: &Work, at: Position) {
-    let What::Append { entries, round } = &work.what else { return };
-    let (Some(shard), Some(first)) = (state.shards.get_mut(&work.shard), entries.first()) else { return };
-    shard.index.settle(first.id.index, *round, at, entries.iter().map(|entry| frame_len(entry.payload.len())));
+/// States where the entries of a synced work are; `frames` are theirs.
+fn settle(state: &mut State, work: &Work, frames: &[u8], block: Position) {
+    let What::Append { first, round, .. } = work.what else { return };
+    let Some(shard) = state.shards.get_mut(&work.shard) else { return };
+    let at = Position { offset: block.offset + work.frames.start, ..block };
+    shard.index.settle(first, round, at, frame::lens(frames));
 }
