@@ -43,6 +43,8 @@ fn entry(index: u64, conversation: impl Fn(u64) -> ConversationId) -> Arc<TailBa
         time: TimeMs(index),
         outcomes: Vec::new(),
         records: (0..RECORDS_PER_ENTRY).map(|i| record(pick(i), index)).collect(),
+        imported: Vec::new(),
+        opened: false,
         cursors: Vec::new(),
         outbox_changed: false,
         sealed: None,

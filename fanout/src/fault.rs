@@ -88,6 +88,10 @@ codes! {
     Expired = 314, "expired";
     /// A table is at its limit.
     LimitReached = 315, "limit_reached";
+    /// The conversation is being imported: it is there when all of it is.
+    Importing = 316, "importing";
+    /// The conversation has records: nothing is imported into it.
+    NotEmpty = 317, "not_empty";
     // 4xx: not now.
     /// A queue is full: try again after `retry_after_ms`.
     Busy = 400, "busy";

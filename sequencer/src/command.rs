@@ -3,6 +3,8 @@
 //! An entry is a batch of commands, stamped by its proposer with a time. Its bytes are drawn in
 //! `docs/format.md`; the codec is beside this file.
 
+mod import;
+
 use bytes::Bytes;
 use logstore::RecordKind;
 use logstore::id::{
@@ -10,6 +12,8 @@ use logstore::id::{
     ShardId, TimeMs, UserId,
 };
 use logstore::segment::Level;
+
+pub use import::{Import, ImportId, ImportedRecord};
 
 /// One command of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +168,8 @@ pub enum Command {
         /// `None`: as the cluster's configuration says.
         retention: Option<Retention>,
     },
+    /// A step of an import.
+    Import(Box<Import>),
 }
 
 /// A message to recall. What it states of the message the proposer has read in the log, where it never changes.

@@ -18,7 +18,10 @@ pub mod store;
 
 pub use clock::{Clock, SystemClock};
 pub use codec::{BatchBuilder, Malformed, encoded_len};
-pub use command::{AccountSeed, Batch, Command, CursorMove, Effect, GroupChange, Recall, Retention, Send};
+pub use command::{
+    AccountSeed, Batch, Command, CursorMove, Effect, GroupChange, Import, ImportId, ImportedRecord, Recall, Retention,
+    Send,
+};
 pub use error::{Error, Result};
 pub use outcome::{Applied, CommittedRecord, CursorMoved, Outcome, Refusal, Stored};
 pub use runtime::{Machine, Simulation};

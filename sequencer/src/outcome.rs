@@ -97,6 +97,12 @@ pub enum Refusal {
     MergeMisfit,
     /// There is no such record.
     NoSuchRecord,
+    /// The conversation is being imported: nobody sees it before all of it is there.
+    Importing,
+    /// The conversation has records: nothing is imported into it.
+    NotEmpty,
+    /// What is imported does not follow what is there, or is of another import.
+    ImportMisfit,
     /// The entry's bytes do not decode: a defect of a proposer.
     Malformed,
 }
@@ -149,6 +155,10 @@ pub struct Applied {
     pub outcomes: Vec<Outcome>,
     /// Accepted records, in order.
     pub records: Vec<CommittedRecord>,
+    /// Records that came with an import, in order: in the log, and told to nobody.
+    pub imported: Vec<CommittedRecord>,
+    /// Whether conversations came to be seen that were imported: who is in them hears nothing of that in records.
+    pub opened: bool,
     /// Cursors that moved.
     pub cursors: Vec<CursorMoved>,
     /// Whether effects were added to or removed from the outbox.
@@ -160,7 +170,17 @@ pub struct Applied {
 impl Applied {
     /// An entry that has done nothing yet.
     pub(crate) fn new(shard: ShardId, index: LogIndex, time: TimeMs) -> Applied {
-        let (outcomes, records, cursors) = (Vec::new(), Vec::new(), Vec::new());
-        Applied { shard, index, time, outcomes, records, cursors, outbox_changed: false, sealed: None }
+        Applied {
+            shard,
+            index,
+            time,
+            outcomes: Vec::new(),
+            records: Vec::new(),
+            imported: Vec::new(),
+            opened: false,
+            cursors: Vec::new(),
+            outbox_changed: false,
+            sealed: None,
+        }
     }
 }

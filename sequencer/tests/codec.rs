@@ -6,15 +6,18 @@ use bytes::Bytes;
 use logstore::RecordKind;
 use logstore::id::{
     BodyHash, Bucket, ClientMsgId, ConnectionId, ConversationId, HistoryId, LogIndex, Ordinal, SegmentOrdinal, SeqId,
-    ShardId, TimeMs, UserId,
+    ServerMsgId, ShardId, TimeMs, UserId,
 };
 use logstore::segment::Level;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sequencer::state::{MembershipBody, ShardState, send_at};
+use sequencer::state::{
+    ConversationRow, DirectRow, Interval, MemberRow, MembershipBody, NameRow, Peer, RelationRow, Role, ShardState,
+    UserRow, send_at,
+};
 use sequencer::{
-    AccountSeed, Batch, BatchBuilder, Command, CursorMove, Effect, GroupChange, Outcome, Recall, Refusal, Retention,
-    Send, encoded_len,
+    AccountSeed, Batch, BatchBuilder, Command, CursorMove, Effect, GroupChange, Import, ImportId, ImportedRecord,
+    Outcome, Recall, Refusal, Retention, Send, encoded_len,
 };
 
 fn user() -> impl Strategy<Value = UserId> {
@@ -86,6 +89,94 @@ fn range() -> impl Strategy<Value = (Bucket, Bucket, ShardId)> {
     any::<[u16; 3]>().prop_map(|[from, to, shard]| (Bucket(from), Bucket(to), ShardId(shard)))
 }
 
+fn member() -> impl Strategy<Value = MemberRow> {
+    (any::<[u64; 8]>(), vec((any::<u64>(), prop::option::of(1..u64::MAX)), 0..3), 0..3usize).prop_map(
+        |([visible_from, delivered, read, read_ordinal, join_ordinal, left, at, changed], intervals, role)| MemberRow {
+            intervals: intervals
+                .iter()
+                .map(|(join, end)| Interval { join: SeqId(*join), end: end.map(SeqId) })
+                .collect(),
+            visible_from: SeqId(visible_from),
+            role: [Role::Owner, Role::Admin, Role::Member][role],
+            delivered: SeqId(delivered),
+            read: SeqId(read),
+            read_ordinal: Ordinal(read_ordinal),
+            join_ordinal: Ordinal(join_ordinal),
+            left_at: (Ordinal(left), TimeMs(at)),
+            changed_at: LogIndex(changed),
+        },
+    )
+}
+
+fn row() -> impl Strategy<Value = ConversationRow> {
+    ([0..u64::MAX, 0..u64::MAX, 0..u64::MAX, 0..u64::MAX], prop::option::of([0..4u8, 0..4u8])).prop_map(
+        |([seq, ordinal, index, time], direct)| ConversationRow {
+            last_seq: SeqId(seq),
+            last_ordinal: Ordinal(ordinal),
+            last_index: LogIndex(index),
+            last_time: TimeMs(time),
+            direct: direct.map(|[low, high]| DirectRow { heard: 3, exists: 3, low, high }),
+            group: None,
+            upkeep: None,
+        },
+    )
+}
+
+fn imported() -> impl Strategy<Value = ImportedRecord> {
+    let ids = (conversation(), any::<u128>(), user(), request());
+    (ids, any::<[u64; 5]>(), any::<u8>(), prop::option::of(vec(any::<u8>(), 0..300))).prop_map(
+        |((conversation, import, sender, client_msg_id), [seq, ordinal, server, hash, time], kind, body)| {
+            ImportedRecord {
+                conversation,
+                import: ImportId(import),
+                seq: SeqId(seq),
+                ordinal: Ordinal(ordinal),
+                kind: RecordKind(kind),
+                sender,
+                server_msg_id: ServerMsgId(server),
+                client_msg_id,
+                body_hash: BodyHash(hash),
+                time: TimeMs(time),
+                body: body.map(Bytes::from),
+            }
+        },
+    )
+}
+
+fn import() -> impl Strategy<Value = Import> {
+    let place = || (conversation(), any::<u128>().prop_map(ImportId));
+    let account = (user(), text(), text(), any::<u64>());
+    let name = (text(), user(), request(), any::<bool>(), any::<u64>());
+    let peer = prop_oneof![Just(Peer::Asked), Just(Peer::Known), Just(Peer::Unknown)];
+    prop_oneof![
+        any::<[u64; 2]>()
+            .prop_map(|[record, user]| Import::Ids { last_record: ServerMsgId(record), last_user: UserId(user) }),
+        account.prop_map(|(user, name, password_phc, created)| {
+            let row = UserRow { name, password_phc, created: TimeMs(created), sessions: Vec::new() };
+            Import::Account { user, row }
+        }),
+        name.prop_map(|(name, user, request, confirmed, claimed)| {
+            Import::Name { name, row: NameRow { user, request, confirmed, claimed: TimeMs(claimed) } }
+        }),
+        (user(), user(), peer)
+            .prop_map(|(user, other, peer)| { Import::Relation { user, peer: other, row: RelationRow { peer } } }),
+        (place(), row()).prop_map(|((conversation, import), row)| Import::Begin { conversation, import, row }),
+        (place(), vec((user(), member()), 0..4)).prop_map(|((conversation, import), members)| Import::Members {
+            conversation,
+            import,
+            members
+        }),
+        imported().prop_map(Import::Record),
+        (place(), any::<[u64; 3]>(), any::<u32>()).prop_map(
+            |((conversation, import), [seq, ordinal, time], members)| {
+                let (last_seq, last_ordinal, last_time) = (SeqId(seq), Ordinal(ordinal), TimeMs(time));
+                Import::End { conversation, import, last_seq, last_ordinal, last_time, members }
+            }
+        ),
+        place().prop_map(|(conversation, import)| Import::GiveUp { conversation, import }),
+    ]
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let session = (user(), any::<u64>(), any::<[u8; 32]>(), any::<[u8; 32]>(), any::<u64>());
     prop_oneof![
@@ -131,6 +222,7 @@ fn command() -> impl Strategy<Value = Command> {
             let retention = retention.map(|[age_ms, records]| Retention { age_ms, records });
             Command::Retain { conversation, retention }
         }),
+        3 => import().prop_map(|step| Command::Import(Box::new(step))),
         1 => vec(cursor(), 0..4).prop_map(Command::MoveCursors),
         1 => (any::<u16>(), any::<u64>(), any::<u64>(), vec(effect(), 0..4)).prop_map(
             |(from, incarnation, first, effects)| Command::Effects { from: ShardId(from), incarnation, first, effects }

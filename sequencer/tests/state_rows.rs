@@ -13,12 +13,12 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use sequencer::state::{
-    ConversationRow, DirectRow, EndedGeneration, ErasedRow, Erasure, Erasures, Figures, Floor, GroupRow, InboxRow,
-    Interval, Key, Layout, MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role,
-    SessionRow, ShardRow, Trimmed, Upkeep, UserRow,
+    ConversationRow, DirectRow, EndedGeneration, ErasedRow, Erasure, Erasures, Figures, Floor, GroupRow, Importing,
+    InboxRow, Interval, Key, Layout, MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow,
+    Role, SessionRow, ShardRow, Trimmed, Upkeep, UserRow,
 };
 use sequencer::store::Row;
-use sequencer::{AccountSeed, Effect, Retention};
+use sequencer::{AccountSeed, Effect, ImportId, Retention};
 
 /// Few values, so that fields are often equal and the order is decided by a later one.
 fn id() -> impl Strategy<Value = u64> {
@@ -78,30 +78,39 @@ fn upkeep() -> impl Strategy<Value = Upkeep> {
     let floor = ([0..50u64, 0..50u64], any::<[u64; 2]>());
     let recalled = vec((1..100u64, 1..3u64, any::<[u64; 2]>()), 0..5);
     let retention = option::of(any::<[u64; 2]>());
-    (floor, recalled, retention).prop_map(|(([before, ordinal], [time, trimmed_at]), steps, retention)| {
-        let (mut seq, mut recalled_ordinal) = (before, ordinal);
-        let mut recalled = Vec::new();
-        for (step, ordinal_step, [sender, recalled_at]) in steps {
-            seq += step;
-            recalled_ordinal += ordinal_step;
-            recalled.push(Recalled {
-                seq: SeqId(seq),
-                ordinal: Ordinal(recalled_ordinal),
-                sender: UserId(sender),
-                recalled_at: LogIndex(recalled_at),
-            });
-        }
-        Upkeep {
-            floor: Floor {
-                before: SeqId(before),
-                ordinal: Ordinal(ordinal),
-                time: TimeMs(time),
-                trimmed_at: LogIndex(trimmed_at),
-            },
-            recalled,
-            retention: retention.map(|[age_ms, records]| Retention { age_ms, records }),
-        }
-    })
+    let import = option::of((any::<u128>(), any::<u64>(), any::<bool>(), option::of(direct())));
+    (floor, recalled, retention, import).prop_map(
+        |(([before, ordinal], [time, trimmed_at]), steps, retention, import)| {
+            let (mut seq, mut recalled_ordinal) = (before, ordinal);
+            let mut recalled = Vec::new();
+            for (step, ordinal_step, [sender, recalled_at]) in steps {
+                seq += step;
+                recalled_ordinal += ordinal_step;
+                recalled.push(Recalled {
+                    seq: SeqId(seq),
+                    ordinal: Ordinal(recalled_ordinal),
+                    sender: UserId(sender),
+                    recalled_at: LogIndex(recalled_at),
+                });
+            }
+            Upkeep {
+                floor: Floor {
+                    before: SeqId(before),
+                    ordinal: Ordinal(ordinal),
+                    time: TimeMs(time),
+                    trimmed_at: LogIndex(trimmed_at),
+                },
+                recalled,
+                retention: retention.map(|[age_ms, records]| Retention { age_ms, records }),
+                import: import.map(|(import, at, is_over, before)| Importing {
+                    import: ImportId(import),
+                    at: LogIndex(at),
+                    is_over,
+                    before,
+                }),
+            }
+        },
+    )
 }
 
 fn conversation_row() -> impl Strategy<Value = ConversationRow> {

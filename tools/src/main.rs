@@ -79,7 +79,7 @@ enum Command {
     Export(export::Args),
     /// Save what a running node holds, list saves, restore one
     Backup(backup::Args),
-    /// Make a new node's data directory of an export
+    /// Make a new node's data directory of an export, or take one into a running cluster
     Import(import::Args),
     #[command(flatten)]
     User(user::Command),

@@ -16,6 +16,7 @@ mod account;
 mod conversation;
 mod group;
 mod import;
+mod live_import;
 mod message;
 mod name;
 mod open_direct;
@@ -29,6 +30,7 @@ mod send;
 pub use account::{Accounts, SessionGrant};
 pub use conversation::{ConversationSummary, Conversations, Page};
 pub use group::{Groups, MembersPage};
+pub use live_import::{Found, FoundConversation, Imports};
 pub use message::{HistoryPage, HistoryQuery, Messages, Outgoing, SendOutcome};
 pub use receipt::Receipts;
 pub use removal::{ErasureStatus, Removals, TrimDone};
@@ -49,6 +51,8 @@ pub struct Services {
     pub messages: Messages,
     /// Recall, trims, retention, erasure.
     pub removals: Removals,
+    /// Importing into this cluster.
+    pub imports: Imports,
     /// Delivered and read.
     pub receipts: Receipts,
 }
@@ -69,6 +73,7 @@ impl Services {
             groups: Groups::new(Arc::clone(&core)),
             messages: Messages::new(Arc::clone(&core), opens),
             removals: Removals::new(Arc::clone(&core)),
+            imports: Imports::new(Arc::clone(&core)),
             receipts: Receipts::start(core),
         }
     }

@@ -6,8 +6,8 @@
 
 use logstore::id::{ConversationId, UserId};
 use parking_lot::RwLock;
-use sequencer::Command;
-use sequencer::state::{DirectRow, Look};
+use sequencer::state::{ConversationRow, Look};
+use sequencer::{Command, Refusal};
 
 use super::{Core, EFFECTS_WAIT, no_such_user, timeout};
 use crate::Fault;
@@ -63,8 +63,8 @@ impl OpenDirects {
         }
         core.execute(core.home_of(user), Command::OpenDirect { initiator: user, peer }).await?;
         // Both users exist, so it will open; that a home once said otherwise of a peer who came later means nothing.
-        let open = |state: &Look<'_>| state.direct_state(id).filter(DirectRow::is_open).map(|_| ());
-        core.shard_of(id).wait_for(EFFECTS_WAIT, open).await.ok_or_else(|| timeout("opening the conversation"))?;
+        let known = |state: &Look<'_>| state.any_conversation(id).and_then(opened);
+        core.shard_of(id).wait_for(EFFECTS_WAIT, known).await.ok_or_else(|| timeout("opening the conversation"))??;
         self.remember(&[id]);
         Ok(())
     }
@@ -88,6 +88,15 @@ impl OpenDirects {
             // The newer one takes the first place; what was there moves over.
             places[second] = std::mem::replace(&mut places[first], id.0);
         }
+    }
+}
+
+/// Whether it is open, or why that is not to be waited for; `None`: not yet.
+fn opened(row: &ConversationRow) -> Option<Result<(), Fault>> {
+    match row.direct {
+        _ if row.is_importing() => Some(Err(Refusal::Importing.into())),
+        Some(direct) if direct.is_open() => Some(Ok(())),
+        _ => None,
     }
 }
 

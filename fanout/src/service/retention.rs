@@ -132,7 +132,7 @@ impl Sweep<'_> {
     fn candidates(&self, rows: Vec<DirectoryRow>) -> Vec<Candidate> {
         self.shard.read(|state, _| {
             let look = |row: DirectoryRow| {
-                let conversation = state.conversation(row.conversation)?;
+                let conversation = state.conversation(row.conversation).filter(|row| !row.is_hidden())?;
                 let own = conversation.upkeep.as_ref().and_then(|upkeep| upkeep.retention);
                 let (retention, floor) = (own.unwrap_or(self.default), conversation.floor());
                 let keeps_all = retention == Retention::default();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use logstore::id::LogIndex;
 use parking_lot::RwLock;
 use sequencer::state::Look;
 use sequencer::{TailBatch, TailReader, TailStep};
@@ -59,8 +60,7 @@ pub(super) async fn run(
             }
             Some(TailStep::Reset { floor }) => {
                 tracing::warn!(shard = %tail.shard.id(), %floor, "the tail was lost: connections announce anew");
-                tail.hub.lock().reset();
-                sinks.each(|sink| sink.reset(tail.shard.id(), floor));
+                announce_anew(&tail, floor, &sinks);
             }
             None => return,
         }
@@ -75,6 +75,16 @@ async fn dispatch(tail: &ShardTail, batch: &Arc<TailBatch>, sinks: &Sinks) {
     for (gateway, delivery) in deliveries {
         sinks.with(gateway, |sink| sink.deliver(delivery));
     }
+    if batch.applied.opened {
+        announce_anew(tail, batch.applied.index, sinks);
+    }
+}
+
+/// Conversations came to be there that no record speaks of: who is connected learns of them, and is seated in them, by announcing
+/// anew. Rare: an import ends with it.
+fn announce_anew(tail: &ShardTail, index: LogIndex, sinks: &Sinks) {
+    tail.hub.lock().reset();
+    sinks.each(|sink| sink.reset(tail.shard.id(), index));
 }
 
 /// For each of an entry's cursors, whether the other members are told of it. The rows were in memory when the entry was applied

@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use logstore::RecordKind;
 use logstore::id::{ClientMsgId, ConversationId, Ordinal, SeqId, ServerMsgId, ShardId, TimeMs, UserId};
+use sequencer::ImportId;
 
 use super::{
-    CompactPlan, Conversation, Erasure, Error, Group, HistoryPage, Member, MemberPage, Membership, Outgoing, Probe,
-    Recalled, Receipt, Record, Refusal, SealedShard, SendOutcome, Shard, Step, Stored, SweptShard, Tokens, User,
+    CompactPlan, Conversation, Erasure, Error, Group, HistoryPage, ImportPlace, Member, MemberPage, Membership,
+    Outgoing, Probe, Recalled, Receipt, Record, Refusal, SealedShard, SendOutcome, Shard, Step, Stored, SweptShard,
+    Tokens, User,
 };
 use crate::wire::proto;
 
@@ -119,6 +121,19 @@ impl TryFrom<proto::CompactPlan> for CompactPlan {
             drops_upto_seal: plan.drops_upto_seal,
             asked: plan.asked,
         })
+    }
+}
+
+impl TryFrom<proto::ImportPlace> for ImportPlace {
+    type Error = Error;
+
+    fn try_from(place: proto::ImportPlace) -> Result<ImportPlace, Error> {
+        let import = match &place.import[..] {
+            [] => None,
+            bytes => Some((ImportId(conversation_id(bytes)?.0), place.over)),
+        };
+        let (conversation, last_seq) = (conversation_id(&place.conversation)?, SeqId(place.last_seq));
+        Ok(ImportPlace { conversation, last_seq, is_empty: place.empty, import })
     }
 }
 

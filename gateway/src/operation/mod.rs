@@ -9,6 +9,7 @@ mod conversation;
 mod export;
 mod group;
 pub(crate) mod hello;
+mod live_import;
 pub(crate) mod message;
 mod read_only;
 mod receipt;
@@ -82,6 +83,8 @@ async fn answer_any(gateway: &Arc<Gateway>, caller: Caller, operation: Operation
         Operation::ListErasures => removal::list_erasures(gateway),
         Operation::Compact => removal::compact(gateway, body).await,
         Operation::Sweep => removal::sweep(gateway, body).await,
+        Operation::ImportSteps => live_import::take(gateway, body).await,
+        Operation::LookImport => live_import::look(gateway, body).await,
         Operation::Probe => admin::probe(gateway).await,
         Operation::OpenExport => export::open(gateway, body).await,
         Operation::ListExport => export::list(gateway, body),

@@ -279,7 +279,7 @@ impl TailSink for Gateway {
 
     fn reset(&self, shard: ShardId, floor: LogIndex) {
         let Some(slot) = self.slot(convert::slot(shard)) else { return };
-        tracing::warn!(%shard, %floor, "the tail was cut: its connections read the log");
+        tracing::debug!(%shard, %floor, "the connections of a shard announce anew");
         for connection in self.registry.all() {
             let then = connection.update(|shared| shared.feed.as_mut().map(|feed| feed.reset(slot))).flatten();
             if then == Some(Then::CatchUp) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanout::service::{ConversationSummary, ErasureStatus, MembersPage, Swept};
+use fanout::service::{ConversationSummary, ErasureStatus, FoundConversation, MembersPage, Swept};
 use fanout::{Code, Fault};
 use logstore::id::{ClientMsgId, ConversationId, LogIndex, SeqId, ShardId, UserId};
 use logstore::{BodyPlace, Manifest};
@@ -74,6 +74,17 @@ pub fn tokens(issued: Issued) -> proto::Tokens {
 /// An account by id and name.
 pub fn user_ref((user, name): (UserId, String)) -> proto::UserRef {
     proto::UserRef { user: user.0, name }
+}
+
+/// A conversation that something is to be imported into.
+pub fn found_conversation(found: &FoundConversation) -> proto::ImportPlace {
+    proto::ImportPlace {
+        conversation: id_bytes(found.conversation.0),
+        last_seq: found.last_seq.0,
+        empty: found.is_empty,
+        import: found.import.map_or_else(Bytes::new, |import| id_bytes(import.import.0)),
+        over: found.import.is_some_and(|import| import.is_over),
+    }
 }
 
 /// A membership record's content.

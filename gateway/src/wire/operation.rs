@@ -115,5 +115,9 @@ table! {
         Compact = 924, "admin.compact";
         /// `Sweep` → `SweptShards`.
         Sweep = 925, "admin.sweep";
+        /// `ImportSteps` → `ImportedSteps`, when the steps are in the log.
+        ImportSteps = 930, "admin.import_steps";
+        /// `LookImport` → `ImportLook`.
+        LookImport = 931, "admin.look_import";
     }
 }

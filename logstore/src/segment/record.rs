@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::id::{BodyHash, ClientMsgId, ConversationId, LogIndex, Ordinal, SeqId, ServerMsgId, TimeMs, UserId};
-use crate::record::{RecordHead, RecordKind};
+use crate::record::{BodyPlace, RecordHead, RecordKind};
 
 /// The largest body that is sealed: far above what the protocol lets in, so that lengths can be checked.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
@@ -76,7 +76,7 @@ pub enum Item {
 }
 
 impl SealedRecord {
-    /// A record with its body, as apply accepted it.
+    /// A record with its body, as apply accepted it; one that was imported may have come without.
     pub fn new(head: &RecordHead, body: Bytes) -> SealedRecord {
         SealedRecord {
             conversation: head.conversation,
@@ -89,7 +89,7 @@ impl SealedRecord {
             body_hash: head.body_hash,
             time: head.time,
             index: head.index,
-            body: SealedBody::Kept(body),
+            body: if head.body == BodyPlace::Removed { SealedBody::Removed } else { SealedBody::Kept(body) },
         }
     }
 

@@ -7,7 +7,7 @@ use logstore::id::{
 use logstore::segment::Level;
 
 use super::field::{Fields, Sink};
-use super::{COMMAND_HEAD_LEN, CommandHead, Malformed};
+use super::{COMMAND_HEAD_LEN, CommandHead, Malformed, import};
 use crate::state::RecallBody;
 use crate::{AccountSeed, Command, CursorMove, Effect, GroupChange, Recall, Retention};
 
@@ -64,6 +64,7 @@ pub(super) fn kind_of(command: &Command) -> u8 {
         Command::Erase { .. } => ERASE,
         Command::Erased { .. } => ERASED,
         Command::Retain { .. } => RETAIN,
+        Command::Import(step) => import::kind_of(step),
     }
 }
 
@@ -165,6 +166,7 @@ pub(super) fn put_fields(out: &mut impl Sink, command: &Command) {
             out.u128(conversation.0);
             out.option(retention.as_ref(), put_retention);
         }
+        Command::Import(step) => import::put(out, step),
         Command::Seal | Command::Probe => {}
     }
 }
@@ -241,6 +243,7 @@ fn read_kind(head: &CommandHead, f: &mut Fields<'_>) -> Result<Command, Malforme
         ERASE => Command::Erase { user: UserId(f.u64()?) },
         ERASED => Command::Erased { user: UserId(f.u64()?), upto: LogIndex(f.u64()?) },
         RETAIN => Command::Retain { conversation: ConversationId(f.u128()?), retention: f.option(read_retention)? },
+        import::IDS..=import::GIVE_UP => Command::Import(Box::new(import::read(head.kind, f)?)),
         _ => return Err(Malformed { offset: head.offset, what: "a command this version knows" }),
     })
 }

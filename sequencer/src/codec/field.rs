@@ -99,6 +99,13 @@ impl<'a> Fields<'a> {
         Ok(taken.try_into().expect("take returns the length asked for"))
     }
 
+    /// All that is left.
+    pub fn rest(&mut self) -> &'a [u8] {
+        let rest = &self.bytes[self.at..];
+        self.at = self.bytes.len();
+        rest
+    }
+
     pub fn u8(&mut self) -> Result<u8, Malformed> {
         self.array("1 byte").map(u8::from_le_bytes)
     }

@@ -18,6 +18,7 @@
 
 mod command;
 mod field;
+mod import;
 mod state_key;
 mod state_row;
 
@@ -26,6 +27,7 @@ use logstore::id::{BodyHash, ClientMsgId, ConnectionId, ConversationId, LogIndex
 use logstore::{BodyPlace, RecordKind};
 
 pub(crate) use command::{put_membership, put_recall_body, read_membership, read_recall_body};
+pub(crate) use import::{IMPORTED_HEAD_LEN, imported_at};
 pub(crate) use state_row::{StateRow, put_outbox_page, put_place, put_recalled, put_trimmed};
 
 use crate::command::Batch;

@@ -14,18 +14,20 @@ use logstore::segment::Level;
 use super::Malformed;
 use super::command::{put_effect, put_retention, read_effect, read_retention};
 use super::field::{Fields, Sink};
-use crate::Effect;
 use crate::state::{
-    ConversationRow, DirectRow, EndedGeneration, ErasedRow, Erasure, Erasures, Figures, Floor, GroupRow, InboxRow,
-    Interval, Key, Layout, MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow, Role,
-    SessionRow, ShardRow, Trimmed, Upkeep, UserRow,
+    ConversationRow, DirectRow, EndedGeneration, ErasedRow, Erasure, Erasures, Figures, Floor, GroupRow, Importing,
+    InboxRow, Interval, Key, Layout, MemberRow, MergedSpan, NameRow, OutboxHead, OwnRow, Peer, Recalled, RelationRow,
+    Role, SessionRow, ShardRow, Trimmed, Upkeep, UserRow,
 };
 use crate::store::Row;
+use crate::{Effect, ImportId};
 
 /// The version of most rows.
 const VERSION: u8 = 1;
 /// The version of a row that says what a row of version 1 had no place for, behind that.
 const VERSION_MORE: u8 = 2;
+/// The version of a conversation's row that says where an import of it is, behind that.
+const VERSION_IMPORT: u8 = 3;
 /// Room for most rows at once.
 const ROW_BYTES: usize = 128;
 /// An effect takes at least its kind, an id and a length.
@@ -52,9 +54,28 @@ pub(crate) trait StateRow: Sized {
         f.fail("a row of version 1")
     }
 
+    /// Whether it says where an import is.
+    fn has_import(&self) -> bool {
+        false
+    }
+
+    /// Writes that.
+    fn put_import(&self, _out: &mut BytesMut) {}
+
+    /// Reads what `put_import` writes.
+    fn read_import(&mut self, f: &mut Fields<'_>) -> Result<(), Malformed> {
+        f.fail("a row of a version that is known")
+    }
+
     /// The value's bytes.
     fn encode(&self) -> Bytes {
-        if self.has_more() {
+        if self.has_import() {
+            value(VERSION_IMPORT, |out| {
+                self.put(out);
+                self.put_more(out);
+                self.put_import(out);
+            })
+        } else if self.has_more() {
             value(VERSION_MORE, |out| {
                 self.put(out);
                 self.put_more(out);
@@ -67,12 +88,24 @@ pub(crate) trait StateRow: Sized {
     /// Reads a value after its version.
     fn decode(version: u8, f: &mut Fields<'_>) -> Result<Self, Malformed> {
         let mut row = Self::read(f)?;
-        if version == VERSION_MORE {
+        if version == VERSION_MORE || version == VERSION_IMPORT {
             row.read_more(f)?;
             if !row.has_more() {
                 return f.fail("more than version 1 says");
             }
         }
+        if version == VERSION_IMPORT {
+            row.read_import(f)?;
+        }
+        Ok(row)
+    }
+
+    /// Reads a whole value.
+    fn read_value(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut f = Fields::new(bytes, 0);
+        let version = read_version(&mut f)?;
+        let row = Self::decode(version, &mut f)?;
+        f.finish()?;
         Ok(row)
     }
 }
@@ -124,9 +157,9 @@ impl Row {
     /// The row of a key from its value's bytes.
     pub fn decode(key: &Key, bytes: &[u8]) -> Result<Row, Malformed> {
         let mut f = Fields::new(bytes, 0);
-        let version = f.u8()?;
-        if version != VERSION && version != VERSION_MORE {
-            return Err(Malformed { offset: 0, what: "a row of version 1 or 2" });
+        let version = read_version(&mut f)?;
+        if version == VERSION_IMPORT && !matches!(key, Key::Conversation(_)) {
+            return Err(Malformed { offset: 0, what: "a row of a version that is known" });
         }
         let row = match key {
             Key::Conversation(_) => Row::Conversation(StateRow::decode(version, &mut f)?),
@@ -151,15 +184,20 @@ impl Row {
     }
 }
 
+fn read_version(f: &mut Fields<'_>) -> Result<u8, Malformed> {
+    match f.u8()? {
+        version @ (VERSION | VERSION_MORE | VERSION_IMPORT) => Ok(version),
+        _ => Err(Malformed { offset: 0, what: "a row of a version that is known" }),
+    }
+}
+
 impl StateRow for ConversationRow {
     fn put(&self, out: &mut BytesMut) {
         out.u64(self.last_seq.0);
         out.u64(self.last_ordinal.0);
         out.u64(self.last_index.0);
         out.u64(self.last_time.0);
-        out.option(self.direct.as_ref(), |out, direct| {
-            out.put(&[direct.heard, direct.exists, direct.low, direct.high])
-        });
+        out.option(self.direct.as_ref(), put_direct);
         out.option(self.group.as_deref(), |out, group| group.put(out));
     }
 
@@ -187,6 +225,26 @@ impl StateRow for ConversationRow {
 
     fn read_more(&mut self, f: &mut Fields<'_>) -> Result<(), Malformed> {
         self.upkeep = Some(Arc::new(read_upkeep(f)?));
+        Ok(())
+    }
+
+    fn has_import(&self) -> bool {
+        self.import().is_some()
+    }
+
+    fn put_import(&self, out: &mut BytesMut) {
+        if let Some(Importing { import, at, is_over, before }) = self.import() {
+            out.u128(import.0);
+            out.u64(at.0);
+            out.bool(is_over);
+            out.option(before.as_ref(), put_direct);
+        }
+    }
+
+    fn read_import(&mut self, f: &mut Fields<'_>) -> Result<(), Malformed> {
+        let (import, at, is_over) = (ImportId(f.u128()?), LogIndex(f.u64()?), f.bool()?);
+        let import = Importing { import, at, is_over, before: f.option(read_direct)? };
+        Arc::make_mut(self.upkeep.get_or_insert_default()).import = Some(import);
         Ok(())
     }
 }
@@ -217,7 +275,7 @@ fn read_upkeep(f: &mut Fields<'_>) -> Result<Upkeep, Malformed> {
     if !ascends || !above || recalled.len() > Upkeep::RECALLED_MAX {
         return f.fail("recalled messages that ascend from the floor");
     }
-    Ok(Upkeep { floor, recalled, retention })
+    Ok(Upkeep { floor, recalled, retention, import: None })
 }
 
 fn read_recalled(f: &mut Fields<'_>) -> Result<Recalled, Malformed> {
@@ -227,6 +285,10 @@ fn read_recalled(f: &mut Fields<'_>) -> Result<Recalled, Malformed> {
         sender: UserId(f.u64()?),
         recalled_at: LogIndex(f.u64()?),
     })
+}
+
+fn put_direct(out: &mut impl Sink, direct: &DirectRow) {
+    out.put(&[direct.heard, direct.exists, direct.low, direct.high]);
 }
 
 fn read_direct(f: &mut Fields<'_>) -> Result<DirectRow, Malformed> {

@@ -150,10 +150,14 @@ impl ShardCore {
     pub(crate) fn apply(&self, index: LogIndex, payload: &Bytes) -> Arc<TailBatch> {
         let (applied, let_go) = {
             let (state, records) = &mut *self.state.write();
-            let applied = state.apply(index, payload);
+            let mut applied = state.apply(index, payload);
             std::hint::black_box(records.touch(applied.records.iter().map(|record| record.head.conversation)));
             for record in &applied.records {
                 records.push(&record.head, record.command_offset, record.made_body.clone());
+            }
+            // Nobody is told of these: where they are is all that is kept.
+            for record in std::mem::take(&mut applied.imported) {
+                records.push(&record.head, record.command_offset, record.made_body);
             }
             if let Some(generation) = applied.sealed {
                 records.freeze(generation);
@@ -239,16 +243,7 @@ impl ShardCore {
             state.skip(index);
             state.time()
         };
-        let applied = Applied {
-            shard: self.shard,
-            index,
-            time,
-            outcomes: Vec::new(),
-            records: Vec::new(),
-            cursors: Vec::new(),
-            outbox_changed: false,
-            sealed: None,
-        };
+        let applied = Applied::new(self.shard, index, time);
         Some(self.publish(applied, Bytes::new()))
     }
 

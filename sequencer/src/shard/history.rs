@@ -17,7 +17,7 @@ use crate::shard::Record;
 use crate::shard::core::ShardCore;
 use crate::shard::removed::Removed;
 use crate::state::{self, AskedBy};
-use crate::{Error, Result};
+use crate::{Error, ImportedRecord, Result};
 
 /// Entries read in one round: at most 1 MiB of them at the default entry size.
 const ENTRIES_PER_ROUND: usize = 16;
@@ -243,6 +243,9 @@ struct Source {
 }
 
 fn sent(payload: &Bytes, command_offset: u32) -> std::result::Result<Source, Malformed> {
+    if let Some(record) = codec::imported_at(payload, command_offset)? {
+        return Ok(imported(record, command_offset));
+    }
     let send = codec::send_at(payload, command_offset)?;
     let offset = command_offset + codec::SEND_HEAD_LEN as u32;
     Ok(Source {
@@ -253,6 +256,14 @@ fn sent(payload: &Bytes, command_offset: u32) -> std::result::Result<Source, Mal
         body: BodyPlace::InEntry { offset, len: send.body.len() as u32 },
         bytes: send.body,
     })
+}
+
+fn imported(record: ImportedRecord, command_offset: u32) -> Source {
+    let ImportedRecord { kind, sender, client_msg_id, body_hash, .. } = record;
+    let offset = command_offset + codec::IMPORTED_HEAD_LEN as u32;
+    let place = |body: &Bytes| BodyPlace::InEntry { offset, len: body.len() as u32 };
+    let body = record.body.as_ref().map_or(BodyPlace::Removed, place);
+    Source { kind, sender, client_msg_id, body_hash, body, bytes: record.body.unwrap_or_default() }
 }
 
 fn made(payload: &Bytes, command_offset: u32, bytes: Bytes) -> std::result::Result<Source, Malformed> {

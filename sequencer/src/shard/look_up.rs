@@ -7,10 +7,10 @@
 use hashbrown::HashMap;
 use logstore::id::{ClientMsgId, TimeMs, UserId};
 
+use crate::state::SKEW_MS;
+
 /// The window is never shorter than this.
 const WINDOW_MS: u64 = 120_000;
-/// What apply allows a client's clock to be off.
-pub(crate) const SKEW_MS: u64 = 30_000;
 /// What the log's time may move between the proposal and its apply.
 const SLACK_MS: u64 = 10_000;
 const _: () = assert!(SKEW_MS + SLACK_MS < WINDOW_MS, "most ids must be decidable at once");

@@ -228,6 +228,8 @@ mod tests {
             time: TimeMs(0),
             outcomes: Vec::new(),
             records: Vec::new(),
+            imported: Vec::new(),
+            opened: false,
             cursors: Vec::new(),
             outbox_changed: false,
             sealed: None,

@@ -110,7 +110,7 @@ impl ShardState {
 
 impl NameRow {
     /// Whether the claim has ended without an account.
-    fn is_over(&self, now: TimeMs) -> bool {
+    pub(super) fn is_over(&self, now: TimeMs) -> bool {
         !self.confirmed && now.0 > self.claimed.0.saturating_add(NameRow::CLAIM_MS)
     }
 }

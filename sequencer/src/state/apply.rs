@@ -157,6 +157,7 @@ impl ShardState {
             Command::Erase { user } => self.erase(user, out.index),
             Command::Erased { user, upto } => Ok(self.erased(user, upto)),
             Command::Retain { conversation, retention } => self.retain(conversation, retention),
+            Command::Import(step) => self.import(*step, offset, out),
         };
         done.unwrap_or_else(Outcome::Refused)
     }

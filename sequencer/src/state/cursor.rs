@@ -16,7 +16,9 @@ impl ShardState {
     /// Moves that lead beyond what the member may see, or nowhere, are passed over: the service has told the client.
     fn move_cursor(&mut self, step: &CursorMove, out: &mut Applied) {
         let key = (step.conversation, step.user);
-        let Some(conversation) = self.conversations.get(&step.conversation) else { return };
+        let Some(conversation) = self.conversations.get(&step.conversation).filter(|row| !row.is_hidden()) else {
+            return;
+        };
         let Some(member) = self.members.get(&key) else { return };
         let reach = member.reach(conversation);
         let advances = |to: SeqId, from: SeqId| from < to && to <= reach;

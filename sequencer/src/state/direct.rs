@@ -10,9 +10,9 @@
 //! What always holds: each bit of a [`DirectRow`] is written by one home alone, and a home speaks once for its user.
 //! A repeated `OpenDirect` emits nothing, unless the peer did not exist before.
 
-use logstore::id::{ConversationId, ConversationName, Ordinal, SeqId, UserId};
+use logstore::id::{ConversationId, ConversationName, LogIndex, Ordinal, SeqId, UserId};
 
-use super::{ConversationRow, DirectRow, MemberRow, Peer, RelationRow, Role, ShardState};
+use super::{ConversationRow, DirectRow, MemberRow, Peer, RelationRow, Role, ShardState, direct_users};
 use crate::{Applied, Effect, Outcome, Refusal};
 
 impl ShardState {
@@ -91,17 +91,24 @@ impl ShardState {
             self.figures.conversations += 1;
         }
         let row = self.conversations.get_mut(&conversation).expect("inserted if it was absent");
+        if let Some(before) = row.before_import_mut() {
+            before.get_or_insert_default().hear(home, may_send, exists);
+        }
         let direct = row.direct.get_or_insert_default();
         let was_open = direct.is_open();
         direct.hear(home, may_send, exists);
         if direct.is_open() && !was_open {
-            for user in [Some(low), (high != low).then_some(high)].into_iter().flatten() {
-                if self.member(conversation, user).is_some() {
-                    continue;
-                }
-                let row = MemberRow::joined(SeqId(1), Ordinal(0), Role::Member, out.index);
-                self.members.insert((conversation, user), row);
-                self.index.enter(conversation, user);
+            self.seat_both(conversation, out.index);
+        }
+    }
+
+    /// Makes both users of a 1:1 members of it that are not; they see what comes from now on.
+    pub(super) fn seat_both(&mut self, conversation: ConversationId, index: LogIndex) {
+        let Some(row) = self.conversation(conversation) else { return };
+        let joined = MemberRow::joined(row.last_seq.next(), row.last_ordinal, Role::Member, index);
+        for user in direct_users(conversation).into_iter().flatten() {
+            if self.member(conversation, user).is_none() {
+                self.put_member(conversation, user, joined.clone());
             }
         }
     }

@@ -33,6 +33,7 @@ impl ShardState {
     ) -> Result<Outcome, Refusal> {
         let Some(ConversationName::Group(_)) = group.name() else { return Err(Refusal::NoSuchConversation) };
         self.check_owned(group)?;
+        self.check_shown(group)?;
         let added = first_members(creator, &members);
         let asked = hash_of_creation(&name, &added);
         if let Some(row) = self.conversation(group).and_then(|row| row.group.as_ref()) {
@@ -65,6 +66,7 @@ impl ShardState {
         out: &mut Applied,
     ) -> Result<Outcome, Refusal> {
         self.check_owned(change.group)?;
+        self.check_shown(change.group)?;
         let key = MessageKey { conversation: change.group, sender: change.actor, id: change.request };
         if let Some((stored, body_hash)) = self.dedup.find(self.dedup.hash(&key), &key) {
             return self.repeated_change(change, stored.seq, body_hash);

@@ -6,7 +6,7 @@
 use logstore::id::{Bucket, ConversationId, ConversationName, SeqId, ShardId, UserId};
 
 use super::index::direct_users;
-use crate::{Command, Effect};
+use crate::{Command, Effect, Import};
 
 /// Names one row of state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +101,7 @@ pub fn keys(command: &Command, touch: &mut impl FnMut(Key)) {
             touch(Key::Conversation(recall.conversation));
             touch(Key::Member(recall.conversation, recall.actor));
         }
+        Command::Import(step) => keys_of_import(step, touch),
         Command::Init { .. }
         | Command::BeginHistory { .. }
         | Command::Seal
@@ -116,6 +117,30 @@ pub(super) fn keys_of_send(conversation: ConversationId, sender: UserId, touch: 
     touch(Key::Conversation(conversation));
     if let Some(ConversationName::Group(_)) = conversation.name() {
         touch(Key::Member(conversation, sender));
+    }
+}
+
+fn keys_of_import(step: &Import, touch: &mut impl FnMut(Key)) {
+    match step {
+        Import::Ids { .. } => {}
+        Import::Account { user, .. } => touch(Key::User(*user)),
+        Import::Name { name, .. } => touch(Key::Name(name.clone())),
+        Import::Relation { user, peer, .. } => {
+            touch(Key::User(*user));
+            touch(Key::Relation(*user, *peer));
+        }
+        Import::Begin { conversation, .. } | Import::End { conversation, .. } => {
+            touch(Key::Conversation(*conversation));
+        }
+        Import::GiveUp { conversation, .. } => {
+            touch(Key::Conversation(*conversation));
+            direct_users(*conversation).into_iter().flatten().for_each(|user| touch(Key::Member(*conversation, user)));
+        }
+        Import::Members { conversation, members, .. } => {
+            touch(Key::Conversation(*conversation));
+            members_of(*conversation, members.iter().map(|(user, _)| user), touch);
+        }
+        Import::Record(record) => touch(Key::Conversation(record.conversation)),
     }
 }
 

@@ -105,8 +105,13 @@ impl<'a> Look<'a> {
         self.missing.into_inner()
     }
 
-    /// A conversation's row.
+    /// A conversation's row; none of one that is being imported, for nobody sees it.
     pub fn conversation(&self, id: ConversationId) -> Option<&'a ConversationRow> {
+        self.any_conversation(id).filter(|row| !row.is_hidden())
+    }
+
+    /// A conversation's row, be it that it is being imported.
+    pub fn any_conversation(&self, id: ConversationId) -> Option<&'a ConversationRow> {
         match self.state.conversations.near(&id) {
             Some(row) => row,
             None => match self.brought(Key::Conversation(id))? {
@@ -123,13 +128,14 @@ impl<'a> Look<'a> {
 
     /// A member's row, ended ones included.
     pub fn member(&self, conversation: ConversationId, user: UserId) -> Option<&'a MemberRow> {
-        match self.state.members.near(&(conversation, user)) {
+        let row = match self.state.members.near(&(conversation, user)) {
             Some(row) => row,
             None => match self.brought(Key::Member(conversation, user))? {
                 Row::Member(row) => Some(row),
                 _ => None,
             },
-        }
+        };
+        row.filter(|row| !row.is_blank())
     }
 
     /// An account, if this is its home.

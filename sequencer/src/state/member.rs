@@ -77,6 +77,16 @@ impl MemberRow {
         }
     }
 
+    /// The row of somebody who never was a member: what is left of one that an import made and that was given up.
+    pub fn blank() -> MemberRow {
+        MemberRow { intervals: SmallVec::new(), ..MemberRow::joined(SeqId(0), Ordinal(0), Role::Member, LogIndex(0)) }
+    }
+
+    /// Whether the user never was a member.
+    pub fn is_blank(&self) -> bool {
+        self.intervals.is_empty()
+    }
+
     /// Whether the user is a member now.
     pub fn is_active(&self) -> bool {
         self.intervals.last().is_some_and(|i| i.end.is_none())

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `apply` | how an entry becomes outcomes, and what every command has to pass first |
 //! | `send`, `group`, `heir`, `cursor` | what happens in a conversation |
+//! | `import` | what comes with ids, places and times of its own |
 //! | `direct`, `account` | what takes two shards, with the effects that lead from one to the other |
 //! | `effect` | outbox and inbox: each effect once, in order |
 //! | `dedup` | which ids have been accepted |
@@ -26,6 +27,7 @@ mod erasures;
 mod frozen;
 mod group;
 mod heir;
+mod import;
 mod index;
 mod key;
 mod layout;
@@ -51,6 +53,7 @@ use logstore::id::{BodyHash, Bucket, ClientMsgId, ConversationId, HistoryId, Log
 pub use crate::codec::send_at;
 pub(crate) use apply::keys_of_entry;
 pub use conversation::{ConversationRow, DirectRow, GroupRow};
+pub use dedup::SKEW_MS;
 use dedup::{Dedup, MessageKey};
 pub use effect::{InboxRow, OutboxHead, OutboxRow};
 pub use erasures::{ErasedRow, Erasure, Erasures};
@@ -70,7 +73,7 @@ pub use relation::{Peer, RelationRow};
 pub(crate) use removal::repeated_recall;
 pub use removal::{RecallBody, Trimmed};
 pub use shard_row::{EndedGeneration, Figures, ShardRow};
-pub use upkeep::{Floor, Recalled, Upkeep};
+pub use upkeep::{Floor, Importing, Recalled, Upkeep};
 pub use user::{NameRow, SessionRow, UserRow};
 
 /// The state of one shard.
@@ -266,7 +269,7 @@ impl ShardState {
     /// A member's row, ended ones included.
     pub fn member(&self, conversation: ConversationId, user: UserId) -> Option<&MemberRow> {
         debug_assert!(self.is_near(&Key::Member(conversation, user)), "a row that is not in memory is looked at");
-        self.members.get(&(conversation, user))
+        self.members.get(&(conversation, user)).filter(|row| !row.is_blank())
     }
 
     /// All member rows of a conversation in order of user id, ended ones included.

@@ -120,6 +120,11 @@ impl OwnRow {
         self.last_user = self.last_user.max(taken(user.0 >> 21, OwnRow::USERS_PER_MS));
     }
 
+    /// Whether an id of a record may still be given out here.
+    pub(crate) fn is_to_come(&self, record: ServerMsgId) -> bool {
+        (record.0 >> 22, (record.0 & 0x3ff) as u16) > self.last_record
+    }
+
     /// Chains an accepted record into the digest of all of them.
     pub fn note_accepted(&mut self, seq: SeqId, id: ServerMsgId, body_hash: BodyHash, is_countable: bool) {
         self.stored += u64::from(is_countable);

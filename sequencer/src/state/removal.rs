@@ -40,7 +40,7 @@ impl Trimmed {
         if self.day == now.0 / DAY_MS { self.on_day } else { 0 }
     }
 
-    fn note(&mut self, now: TimeMs, messages: u64) {
+    pub(super) fn note(&mut self, now: TimeMs, messages: u64) {
         *self = Trimmed {
             day: now.0 / DAY_MS,
             on_day: self.today(now) + messages,
@@ -77,6 +77,7 @@ impl RecallBody {
 impl ShardState {
     pub(super) fn trim(&mut self, conversation: ConversationId, floor: Floor) -> Result<Outcome, Refusal> {
         self.check_owned(conversation)?;
+        self.check_shown(conversation)?;
         let (now, row) = (self.own.time, self.conversations.get(&conversation).ok_or(Refusal::NoSuchConversation)?);
         let is_there = floor.before.0 <= row.last_seq.0 + 1 && floor.ordinal <= row.last_ordinal;
         if !is_there || floor.ordinal.0 >= floor.before.0.max(1) {
@@ -95,6 +96,7 @@ impl ShardState {
 
     pub(super) fn recall(&mut self, recall: &Recall, offset: u32, out: &mut Applied) -> Result<Outcome, Refusal> {
         self.check_owned(recall.conversation)?;
+        self.check_shown(recall.conversation)?;
         let key = MessageKey { conversation: recall.conversation, sender: recall.actor, id: recall.request };
         let asked = hash_of_recall(recall);
         if let Some((stored, body_hash)) = self.dedup.find(self.dedup.hash(&key), &key) {
@@ -174,6 +176,7 @@ impl ShardState {
         retention: Option<Retention>,
     ) -> Result<Outcome, Refusal> {
         self.check_owned(conversation)?;
+        self.check_shown(conversation)?;
         let row = self.conversations.get_mut(&conversation).ok_or(Refusal::NoSuchConversation)?;
         upkeep_of(row).retention = retention;
         row.upkeep = row.upkeep.take().filter(|upkeep| !upkeep.is_empty());

@@ -33,6 +33,7 @@ impl ShardState {
             return Err(Refusal::Malformed);
         }
         if let Some((stored, body_hash)) = self.dedup.find(hashes.id, &key) {
+            self.check_shown(conversation)?;
             return if body_hash == send.body_hash() {
                 Ok(Outcome::Sent(stored))
             } else {
@@ -42,6 +43,9 @@ impl ShardState {
         self.dedup.admit(key.id, self.own.time, send.checked_upto())?;
         let row =
             self.conversations.get_mut_hashed(hashes.conversation, &conversation).ok_or(Refusal::NoSuchConversation)?;
+        if row.is_importing() {
+            return Err(Refusal::Importing);
+        }
         if row.upkeep.is_some() && !self.dedup.is_inside(key.id) && !self.dedup.is_after(key.id, row.floor().time) {
             return Err(Refusal::Expired);
         }

@@ -5,7 +5,8 @@
 
 use logstore::id::{LogIndex, Ordinal, SeqId, TimeMs, UserId};
 
-use crate::Retention;
+use super::DirectRow;
+use crate::{ImportId, Retention};
 
 /// Of a conversation of which something was removed, or that has a retention of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -16,6 +17,21 @@ pub struct Upkeep {
     pub recalled: Vec<Recalled>,
     /// How long it keeps its records; `None`: as the configuration says.
     pub retention: Option<Retention>,
+    /// The import that it is of, under way or over.
+    pub import: Option<Importing>,
+}
+
+/// How far the import of a conversation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Importing {
+    /// Which import.
+    pub import: ImportId,
+    /// The entry that began or ended it.
+    pub at: LogIndex,
+    /// Whether all of it is there; until then nobody sees it.
+    pub is_over: bool,
+    /// Of a 1:1 that is being imported: what its homes have said, which is what is left if the import is given up.
+    pub before: Option<DirectRow>,
 }
 
 /// What is below it has been trimmed.

@@ -372,7 +372,7 @@ fn rows_that_do_not_make_a_state_are_refused() {
     let of_another = ShardState::from_rows(ShardId(2), rows.iter().map(|(key, value)| (key, value.as_ref().unwrap())));
     assert!(matches!(of_another, Err(Error::Rows { shard: ShardId(2), .. })));
     let newer = ShardState::from_rows(ShardId(1), [(&[9u8][..], &[3u8][..])]);
-    assert_eq!(newer.err().unwrap().to_string(), "shard 1, sealed row Shard: byte 0: a row of version 1 or 2");
+    assert_eq!(newer.err().unwrap().to_string(), "shard 1, sealed row Shard: byte 0: a row of a version that is known");
     let table = ShardState::from_rows(ShardId(1), [(&[99u8, 1][..], &[1u8][..])]);
     assert_eq!(table.err().unwrap().to_string(), "shard 1, sealed row 6301: byte 0: a table this version knows");
 }

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Seek};
 
 use anyhow::{Context, bail};
 use logstore::id::{ConversationId, TimeMs, UserId};
-use logstore::segment::{Item, SealedBody};
+use logstore::segment::{Item, SealedBody, SealedRecord};
 use sequencer::founding::{CONTENT_INDEX, Content};
 use sequencer::state::{Key, name_home};
 use sequencer::store::Row;
@@ -32,11 +32,8 @@ pub fn records(
     loop {
         match lines.next_line()?.context("the input has become shorter")? {
             Line::Record(record) => {
-                let mut sealed = record.sealed(CONTENT_INDEX).map_err(|what| lines.bad(what.into()))?;
-                if erased.get(&sealed.sender).is_some_and(|asked| sealed.time <= *asked) && !sealed.kind.is_made() {
-                    sealed.body = SealedBody::Removed;
-                }
-                content.item(Item::Record(sealed))?;
+                let sealed = record.sealed(CONTENT_INDEX).map_err(|what| lines.bad(what.into()))?;
+                content.item(Item::Record(without_erased(sealed, erased)))?;
             }
             Line::Trimmed(range) => content.item(Item::Trimmed(range.sealed(CONTENT_INDEX)))?,
             Line::End(_) if lines.hash_before().to_hex().as_str() == verified.end.blake3 => return Ok(()),
@@ -44,6 +41,14 @@ pub fn records(
             _ => {}
         }
     }
+}
+
+/// A record without its body, if that was erased.
+pub fn without_erased(mut record: SealedRecord, erased: &Erased) -> SealedRecord {
+    if erased.get(&record.sender).is_some_and(|asked| record.time <= *asked) && !record.kind.is_made() {
+        record.body = SealedBody::Removed;
+    }
+    record
 }
 
 /// Gives the rows, in the order of their keys.

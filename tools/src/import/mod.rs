@@ -24,6 +24,7 @@ use sequencer::founding::{self, NewShards};
 use serde::Serialize;
 
 use crate::backup::{self, erased::KnownErasures, store::Store};
+use crate::bench::accounts::AdminArgs;
 use crate::exit::{Failure, Outcome};
 use crate::jsonl::verify::{Verified, verify};
 use crate::jsonl::{self, Selection};
@@ -31,6 +32,7 @@ use crate::log::Progress;
 use crate::output::{Globals, Printer, Row};
 
 mod fill;
+mod live;
 
 /// Shards of a new node, unless told otherwise: a large cluster's, and a dev node's.
 const SHARDS: u16 = 64;
@@ -43,17 +45,30 @@ const BUFFER_BYTES: usize = 1 << 20;
 /// Arguments.
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
-    skein import all.jsonl --data-dir ./new-data && skein server --data-dir ./new-data --config skein.toml\n\n\
+    skein import all.jsonl --data-dir ./new-data && skein server --data-dir ./new-data --config skein.toml\n  \
+    skein import some.jsonl --live --data-dir ./skein-data --dry-run\n  \
+    skein import some.jsonl --live --admin-key admin.pem --server 10.0.0.5:7400\n  \
+    skein import some.jsonl --live --admin-key admin.pem --server 10.0.0.5:7400 --abort\n\n\
     The whole input is verified first; the first line that is wrong is named, and nothing is made then. The directory must\n\
     be empty or not there; one that an interrupted import has left is begun anew. Everybody signs in again: open sessions\n\
-    and keys are not exported.")]
+    and keys are not exported. With --live nobody sees a conversation before all of it is there; an import that was\n\
+    interrupted goes on when it is run again.")]
 pub struct Args {
     /// What `skein export` wrote: JSON lines (`-`: standard input), or a directory, of which the newest save is taken
     #[arg(value_name = "PATH")]
     path: PathBuf,
-    /// The data directory to make
-    #[arg(long, value_name = "D")]
-    data_dir: PathBuf,
+    /// The data directory to make; with --live that of the running node, for its admin key
+    #[arg(long, value_name = "D", required_unless_present = "admin_key")]
+    data_dir: Option<PathBuf>,
+    /// Into a running cluster instead, into conversations that are empty there
+    #[arg(long, conflicts_with_all = ["shards", "dev"])]
+    live: bool,
+    /// Give up an import into a running cluster that was interrupted: of conversations that are not whole nothing stays
+    #[arg(long, requires = "live")]
+    abort: bool,
+    /// The admin key of the running cluster
+    #[arg(long, value_name = "FILE", requires = "live", conflicts_with = "data_dir")]
+    admin_key: Option<PathBuf>,
     /// How many shards it has [default: 64, with --dev 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     shards: Option<u16>,
@@ -64,7 +79,7 @@ pub struct Args {
     /// a directory itself
     #[arg(long, value_name = "PATH")]
     erasures: Option<PathBuf>,
-    /// Only verify the input
+    /// Only verify the input; with --live say what would be done, too
     #[arg(long)]
     dry_run: bool,
 }
@@ -99,14 +114,23 @@ pub fn run(args: Args, globals: &Globals) -> Outcome {
     let name = args.path.display().to_string();
     let verified = verify_file(&mut input).with_context(|| name.clone())?;
     let erased = erasures(&args)?;
+    if args.live {
+        let admin = AdminArgs { data_dir: args.data_dir, admin_key: args.admin_key };
+        let target = live::Target { admin, globals, dry_run: args.dry_run };
+        return match args.abort {
+            true => live::abort::run(&mut input, &verified, &target, &mut printer),
+            false => live::run(&mut input, &verified, &erased, &target, &mut printer),
+        };
+    }
+    let data_dir = args.data_dir.clone().context("--data-dir is missing")?;
     let shards = args.shards.unwrap_or(if args.dev { SHARDS_DEV } else { SHARDS });
     let history = match args.dry_run {
         true => String::new(),
-        false => lay_out(&args, shards, &mut input, &verified, &erased).with_context(|| name)?,
+        false => lay_out(&data_dir, args.dev, shards, &mut input, &verified, &erased).with_context(|| name)?,
     };
     let Verified { end, .. } = verified;
     printer.one(&Summary {
-        data_dir: if args.dry_run { String::new() } else { args.data_dir.display().to_string() },
+        data_dir: if args.dry_run { String::new() } else { data_dir.display().to_string() },
         history,
         shards,
         accounts: end.accounts,
@@ -154,7 +178,8 @@ fn verify_file(input: &mut File) -> anyhow::Result<Verified> {
 
 /// Makes the data directory; states its history.
 fn lay_out(
-    args: &Args,
+    data_dir: &Path,
+    dev: bool,
     shards: u16,
     input: &mut File,
     verified: &Verified,
@@ -162,7 +187,7 @@ fn lay_out(
 ) -> Result<String, anyhow::Error> {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let owner = owner_of_this_process(([127, 0, 0, 1], 0).into(), &now);
-    let dir = NewDataDir::begin(&args.data_dir, &owner)?;
+    let dir = NewDataDir::begin(data_dir, &owner)?;
     let (disk, node, history) = (logstore::io::real(dir.path()), NodeId(1), new_history());
     let new = NewShards {
         node,
@@ -181,7 +206,7 @@ fn lay_out(
         fill::rows(input, verified, content)
     })?;
     plant(&disk, node, &planted)?;
-    let identity = gateway::data_dir::Identity { node, history, dev: args.dev, created: now, restored_from: None };
+    let identity = gateway::data_dir::Identity { node, history, dev, created: now, restored_from: None };
     Ok(format!("{:032x}", dir.finish_as(identity)?.history.0))
 }
 

@@ -406,9 +406,9 @@ impl Relation {
 }
 
 impl Conversation {
-    /// Of a row; nothing of a 1:1 that is not open, for nobody sees it.
+    /// Of a row; nothing of a 1:1 that is not open, nor of what is being imported or was given up: nobody sees it.
     pub fn of(id: ConversationId, row: &ConversationRow) -> Option<Conversation> {
-        if row.direct.is_some_and(|direct| !direct.is_open()) {
+        if row.direct.is_some_and(|direct| !direct.is_open()) || row.is_hidden() {
             return None;
         }
         Some(Conversation {
@@ -418,7 +418,7 @@ impl Conversation {
             last_time_ms: row.last_time.0,
             direct: row.direct.map(|DirectRow { heard: _, exists: _, low, high }| Direct { low, high }),
             group: row.group.as_deref().map(Group::of),
-            upkeep: row.upkeep.as_deref().map(Keep::of),
+            upkeep: row.upkeep.as_deref().and_then(Keep::of),
         })
     }
 
@@ -437,15 +437,20 @@ impl Conversation {
 }
 
 impl Keep {
-    fn of(row: &Upkeep) -> Keep {
-        let Upkeep { floor: Floor { before, ordinal, time, trimmed_at: _ }, recalled, retention } = row;
-        Keep {
+    /// Of a row; nothing if it says nothing but that it was imported.
+    fn of(row: &Upkeep) -> Option<Keep> {
+        let own = Upkeep { import: None, ..row.clone() };
+        if own.is_empty() && row.import.is_some() {
+            return None;
+        }
+        let Upkeep { floor: Floor { before, ordinal, time, trimmed_at: _ }, recalled, retention, import: _ } = row;
+        Some(Keep {
             before: before.0,
             ordinal: ordinal.0,
             time_ms: time.0,
             recalled: recalled.iter().map(|each| (each.seq.0, each.ordinal.0, Number(each.sender.0))).collect(),
             retention: retention.map(|kept| Retention { age_ms: kept.age_ms, records: kept.records }),
-        }
+        })
     }
 
     fn row(self, changed_at: LogIndex) -> Upkeep {
@@ -460,6 +465,7 @@ impl Keep {
             floor: Floor { before, ordinal: Ordinal(self.ordinal), time: TimeMs(self.time_ms), trimmed_at: changed_at },
             recalled: self.recalled.into_iter().map(recalled).collect(),
             retention: self.retention.map(|Retention { age_ms, records }| sequencer::Retention { age_ms, records }),
+            import: None,
         }
     }
 }

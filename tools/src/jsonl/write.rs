@@ -45,7 +45,7 @@ pub fn write(
 ) -> anyhow::Result<Written> {
     let users = selected_users(sets, selection)?;
     let removed = removed(sets)?;
-    let mut writer = Writer { sets, selection, users, removed, lines: Lines::new(out), step };
+    let mut writer = Writer { sets, selection, users, removed, hidden: HashSet::new(), lines: Lines::new(out), step };
     writer.put(&Line::Export(Header { format: FORMAT, complete: matches!(selection, Selection::All) }))?;
     writer.accounts()?;
     writer.names()?;
@@ -87,6 +87,8 @@ struct Writer<'a, W> {
     selection: &'a Selection,
     users: Option<HashSet<UserId>>,
     removed: Removed,
+    /// What nobody sees: it is being imported, or that was given up.
+    hidden: HashSet<ConversationId>,
     lines: Lines<'a, W>,
     step: &'a mut dyn FnMut(),
 }
@@ -147,7 +149,11 @@ impl<W: Write> Writer<'_, W> {
         let mut members = rows(self.sets, &Key::Member(ConversationId(0), UserId(0)))?.peekable();
         for row in rows(self.sets, &Key::Conversation(ConversationId(0)))? {
             let (Key::Conversation(id), Row::Conversation(row)) = row? else { break };
-            let Some(conversation) = Conversation::of(id, &row).filter(|_| self.is_in(id)) else { continue };
+            let conversation = Conversation::of(id, &row);
+            if conversation.is_none() {
+                self.hidden.insert(id);
+            }
+            let Some(conversation) = conversation.filter(|_| self.is_in(id)) else { continue };
             self.removed.note(id, row.upkeep.as_ref());
             self.put(&Line::Conversation(conversation))?;
             let upto = |row: &anyhow::Result<(Key, Row)>, last| match row {
@@ -171,7 +177,7 @@ impl<W: Write> Writer<'_, W> {
         let seen = items_of(self.sets)?.map(|item| Ok(removed.hide(item?)));
         for item in Joined::new(seen) {
             let item = item?;
-            if self.is_in(item.conversation()) {
+            if self.is_in(item.conversation()) && !self.hidden.contains(&item.conversation()) {
                 self.put(&Line::of_item(&item))?;
             }
         }

@@ -14,8 +14,9 @@ use logstore::segment::SealedRecord;
 use crate::runtime;
 use crate::shard::Capacity;
 use crate::shard::core::ShardCore;
-use crate::shard::look_up::{LookUpLimit, SKEW_MS, time_of};
+use crate::shard::look_up::{LookUpLimit, time_of};
 use crate::shard::proposer::{News, Proposer};
+use crate::state::SKEW_MS;
 use crate::{Error, Stored};
 
 /// Names a message once.

@@ -33,7 +33,7 @@ use index::Index;
 /// How long a generation stays in the window after its end, at least.
 const WINDOW_MS: u64 = 2 * 60 * 1000;
 /// How far a client's clock, which ids are made from, may be ahead of the log's time.
-const SKEW_MS: u64 = 30 * 1000;
+pub const SKEW_MS: u64 = 30 * 1000;
 /// Ids a chunk holds: 256 KiB, allocated at once and never moved.
 const CHUNK_LEN: usize = 4096;
 

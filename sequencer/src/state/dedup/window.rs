@@ -47,7 +47,7 @@ impl Dedup {
             return Err("ids of a later generation were restored before it");
         }
         let key = MessageKey { conversation: head.conversation, sender: head.sender, id: head.client_msg_id };
-        if !may_have_been_accepted(&key) {
+        if !key.is_possible() {
             return Err("nobody can have sent it");
         }
         let stored = Stored { seq: head.seq, server_msg_id: head.server_msg_id, time: head.time, duplicate: false };
@@ -59,11 +59,13 @@ impl Dedup {
     }
 }
 
-/// Whether apply can have let anybody append under this key.
-fn may_have_been_accepted(key: &MessageKey) -> bool {
-    match key.conversation.name() {
-        Some(ConversationName::Direct(low, high)) => key.sender == low || key.sender == high,
-        Some(ConversationName::Group(_)) => super::super::direct::is_user(key.sender),
-        _ => false,
+impl MessageKey {
+    /// Whether apply can let anybody append under this key.
+    pub fn is_possible(&self) -> bool {
+        match self.conversation.name() {
+            Some(ConversationName::Direct(low, high)) => self.sender == low || self.sender == high,
+            Some(ConversationName::Group(_)) => super::super::direct::is_user(self.sender),
+            _ => false,
+        }
     }
 }
