@@ -14,7 +14,7 @@ use gateway::client::{Connection, Error, Greeting, HistoryQuery, ImportPlace, Op
 use house::{Answer, House, PATIENCE};
 use logstore::id::{ConversationId, SeqId, TimeMs};
 use long_export::{LongExport, PEOPLE};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Records of each of the two conversations: some forty requests.
 const RECORDS: u64 = 1000;
@@ -56,6 +56,14 @@ impl House {
         let (connection, _) = Connection::connect(&self.listen, Options::default()).await.unwrap();
         connection.hello(Greeting { token, device: "test".into(), ..Greeting::default() }).await.unwrap();
         connection
+    }
+
+    /// The message of that id in the files of a node that does not run.
+    fn found(&self, server_msg_id: &str) -> Value {
+        let data = self.data();
+        let args =
+            ["log", "find", "--server-msg-id", server_msg_id, "-o", "json", "--data-dir", data.to_str().unwrap()];
+        self.run(&args).done().json().remove(0)
     }
 
     /// Nobody sees anything of an import, whom it concerns least of all.
@@ -122,6 +130,8 @@ async fn an_import_whose_node_is_killed_in_the_middle_shows_nothing_after_the_re
     in_the_middle(&house.admin().await, &input).await;
     house.kill();
     assert!(!client.wait().unwrap().success());
+    let unsealed = house.found(&input.first_id());
+    assert_eq!((&unsealed["item"], &unsealed["seq_id"]), (&json!("unsealed"), &json!(1)), "{unsealed}");
     house.start();
     house.shows_nothing(&input).await;
     house.import(input.arg(), &[]).done();
@@ -129,6 +139,8 @@ async fn an_import_whose_node_is_killed_in_the_middle_shows_nothing_after_the_re
     house.stop();
     let data = house.data();
     house.run(&["log", "verify", "--deep", "--data-dir", data.to_str().unwrap()]).done();
+    let sealed = house.found(&input.first_id());
+    assert_eq!((&sealed["item"], &sealed["seq_id"]), (&json!("record"), &json!(1)), "whatever shard has made the id");
 }
 
 #[tokio::test]

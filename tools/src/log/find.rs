@@ -4,15 +4,14 @@
 
 use clap::Args as ClapArgs;
 use logstore::SegmentSet;
-use logstore::id::{ClientMsgId, ServerMsgId, ShardId, UserId};
+use logstore::id::{ClientMsgId, ServerMsgId, UserId};
 use logstore::segment::{Item, SealedRecord};
-use sequencer::Send;
 use uuid::Uuid;
 
 use super::fact::Fact;
 use super::offline::{DataArgs, Offline, user_named};
 use super::progress::Progress;
-use super::unsealed;
+use super::unsealed::{self, Message};
 use crate::exit::Failure;
 use crate::output::Printer;
 
@@ -37,7 +36,7 @@ struct WantedArgs {
     /// The id its sender gave it, a UUID
     #[arg(long, value_name = "UUID")]
     client_msg_id: Option<Uuid>,
-    /// The id the server gave it; it has one once it is applied, and only segments tell
+    /// The id the server gave it; it has one once it is applied, and only segments and imports tell
     #[arg(long, value_name = "NUMBER")]
     server_msg_id: Option<u64>,
     /// Who sent it: a name, or a number
@@ -59,7 +58,7 @@ pub fn run(args: Args, printer: &mut Printer) -> Result<(), Failure> {
     let mut found = Found { printer, left: args.limit, more: false };
     in_segments(&sealed, &wanted, args.hex, &mut found)?;
     unsealed::visit(&offline, &sealed, |unsealed| {
-        if wanted.is_send(unsealed.send) { found.show(|| unsealed.fact(args.hex)) } else { Ok(()) }
+        if wanted.is_message(unsealed.message) { found.show(|| unsealed.fact(args.hex)) } else { Ok(()) }
     })?;
     found.printer.flush()?;
     if found.more {
@@ -72,8 +71,7 @@ pub fn run(args: Args, printer: &mut Printer) -> Result<(), Failure> {
 }
 
 fn in_segments(sealed: &[SegmentSet], wanted: &Wanted, hex: bool, found: &mut Found<'_>) -> Result<(), Failure> {
-    let may_hold = |set: &&SegmentSet| wanted.shard().is_none_or(|shard| set.manifest().shard() == shard);
-    let segments = || sealed.iter().filter(may_hold).flat_map(SegmentSet::segments);
+    let segments = || sealed.iter().flat_map(SegmentSet::segments);
     let progress = Progress::begin("records", segments().map(|segment| segment.info().counts.records).sum());
     for segment in segments() {
         for item in segment.items() {
@@ -122,14 +120,6 @@ impl Wanted {
         }
     }
 
-    /// The only shard that can have it.
-    fn shard(&self) -> Option<ShardId> {
-        match self {
-            Wanted::Server(id) => Some(id.shard()),
-            Wanted::Client(_) | Wanted::Sender(_) => None,
-        }
-    }
-
     fn is_record(&self, record: &SealedRecord) -> bool {
         match self {
             Wanted::Client(id) => record.client_msg_id == *id,
@@ -138,11 +128,11 @@ impl Wanted {
         }
     }
 
-    fn is_send(&self, send: &Send) -> bool {
+    fn is_message(&self, message: Message<'_>) -> bool {
         match self {
-            Wanted::Client(id) => send.client_msg_id == *id,
-            Wanted::Server(_) => false,
-            Wanted::Sender(user) => send.sender == *user,
+            Wanted::Client(id) => message.client_msg_id() == *id,
+            Wanted::Server(id) => message.server_msg_id() == Some(*id),
+            Wanted::Sender(user) => message.sender() == *user,
         }
     }
 }

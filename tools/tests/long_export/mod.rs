@@ -53,6 +53,11 @@ impl LongExport {
         LongExport { path: path.to_owned(), conversations, records }
     }
 
+    /// The id of the first record of the first conversation.
+    pub fn first_id(&self) -> String {
+        server_msg_id(1, 1).to_string()
+    }
+
     /// For the command line.
     pub fn arg(&self) -> &str {
         self.path.to_str().unwrap()
@@ -111,11 +116,15 @@ fn head(lines: &mut String, id: ConversationId, records: u64) {
     }
 }
 
+/// Made by shard 77 of a larger cluster.
+fn server_msg_id(seq: u64, n: u64) -> u64 {
+    (THEN_MS + seq - ServerMsgId::EPOCH_MS) << 22 | 77 << 10 | (n & 0x3ff)
+}
+
 /// `n` tells it apart in all of the export.
 fn record(lines: &mut String, id: ConversationId, seq: u64, n: u64) {
     let (sender, time_ms) = (PEOPLE[(seq % 2) as usize].1, THEN_MS + seq);
-    let server = (time_ms - ServerMsgId::EPOCH_MS) << 22 | (n & 0x3ff);
-    let client = u128::from(time_ms) << 80 | 7 << 76 | 2 << 62 | u128::from(n);
+    let (server, client) = (server_msg_id(seq, n), u128::from(time_ms) << 80 | 7 << 76 | 2 << 62 | u128::from(n));
     let text = format!("{seq} of long ago ").repeat(128);
     writeln!(
         lines,

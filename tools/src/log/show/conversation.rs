@@ -27,7 +27,7 @@ pub fn show(offline: &Offline, id: ConversationId, part: &Part, printer: &mut Pr
         found |= show_records(set, id, part, printer)?;
     }
     unsealed::visit(offline, &sealed, |message| {
-        if message.send.conversation != id {
+        if message.message.conversation() != id {
             return Ok(());
         }
         found = true;

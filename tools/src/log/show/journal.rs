@@ -10,8 +10,9 @@ use super::Part;
 use crate::exit::Failure;
 use crate::log::fact::{Fact, hex};
 use crate::log::offline::Offline;
+use crate::log::unsealed::Message;
 use crate::output::Printer;
-use crate::user::{kind_name, log_time, uuid};
+use crate::user::log_time;
 
 /// Prints a file; of its frames those of wanted entries, and the marks.
 pub fn show(offline: &Offline, path: &str, part: &Part, printer: &mut Printer) -> Result<(), Failure> {
@@ -82,16 +83,11 @@ fn show_batch(path: &str, frame: Fact, payload: &[u8], printer: &mut Printer) ->
 
 /// A message whole; of other commands, which hold secrets, the name.
 fn show_command(path: &str, command: &Command) -> Fact {
-    let Command::Send(send) = command else {
-        let words = format!("{command:?}");
-        let name = words.split([' ', '(', '{']).next().unwrap_or_default();
-        return Fact::new("command", path).with("command", name);
-    };
-    Fact::new("command", path)
-        .with("command", "Send")
-        .with("conversation", send.conversation.to_string())
-        .with("kind", kind_name(send.kind))
-        .with("sender", send.sender.to_string())
-        .with("client_msg_id", uuid(send.client_msg_id))
-        .with_body(send.kind, &send.body, false)
+    let words = format!("{command:?}");
+    let name = words.split([' ', '(', '{']).next().unwrap_or_default();
+    let fact = Fact::new("command", path).with("command", name);
+    match Message::of(command) {
+        Some(message) => message.told(fact, false),
+        None => fact,
+    }
 }
