@@ -107,16 +107,14 @@ fn start(dir: &Path, name: &str) -> Shards {
     let shards = Shards::open(dir, &options(), &clock());
     let (wall, cpu) = (began.elapsed(), cpu_time() - cpu);
     let now = memory_bytes();
-    let [grew, mapped] = [now[0].saturating_sub(memory[0]), now[1].saturating_sub(memory[1])];
+    let grew = now.saturating_sub(memory);
     println!(
-        "{name}: ready in {:.0} ms, {:.0} ms of CPU; memory grew by {:.1} MB, {:.0} B for each of {} conversations; {:.1} MB of files are \
-         mapped",
+        "{name}: ready in {:.0} ms, {:.0} ms of CPU; memory grew by {:.1} MB, {:.0} B for each of {} conversations",
         wall.as_secs_f64() * 1e3,
         cpu.as_secs_f64() * 1e3,
         grew as f64 / MB,
         grew as f64 / load(0).conversations() as f64,
         load(0).conversations(),
-        mapped as f64 / MB,
     );
     shards
 }
@@ -243,12 +241,12 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Of this process: what is its own, and what it has mapped of files, which the kernel takes back as it likes.
-fn memory_bytes() -> [u64; 2] {
+/// What this process has of its own: files it runs from aside.
+fn memory_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let mut pages = pages.split(' ').skip(1).map(|pages| pages.parse::<u64>().unwrap_or(0) * 4096);
     let [resident, shared] = [(); 2].map(|()| pages.next().unwrap_or(0));
-    [resident.saturating_sub(shared), shared]
+    resident.saturating_sub(shared)
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {

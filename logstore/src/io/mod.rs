@@ -6,7 +6,6 @@
 
 pub mod disk;
 pub mod faulty;
-mod map;
 mod read_only;
 mod scratch;
 mod written;
@@ -18,7 +17,6 @@ use std::time::Duration;
 
 use crate::{Error, Result};
 
-pub use map::Region;
 pub use written::{Part, Parts, Written, counted};
 
 /// A directory of data files. `disk::RealDisk` is the real one, `faulty::FaultyDisk` the one tests use.
@@ -63,16 +61,6 @@ pub trait DataFile: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Takes the space for the first `len` bytes now, so that writing them cannot fail for lack of it.
     fn allocate(&self, len: u64) -> io::Result<()>;
-    /// Part of the file as memory, to be read where it lies if the implementation can, else read into memory of its own.
-    /// Only for files that are complete, were verified and never change again. The caller has checked that the file is
-    /// that long.
-    fn map(&self, offset: u64, len: usize) -> io::Result<Region> {
-        let mut bytes = vec![0; len];
-        match read_full(self, &mut bytes, offset)? {
-            read if read == len => Ok(Region::owned(bytes)),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
-    }
 }
 
 /// The real file system, rooted at a directory.

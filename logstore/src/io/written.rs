@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{DataFile, Disk, Region};
+use super::{DataFile, Disk};
 
 /// What written bytes are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -231,10 +231,6 @@ impl DataFile for CountedFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.file.allocate(len)
-    }
-
-    fn map(&self, offset: u64, len: usize) -> io::Result<Region> {
-        self.file.map(offset, len)
     }
 }
 

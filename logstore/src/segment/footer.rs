@@ -10,7 +10,7 @@
 //!
 //!  span:     bytes 16 to 55 of the header
 //!  times:    log time at the Seal, first and last time of an item (0 if there is none)
-//!  section:  offset u64 | len u64 | count u64 | crc u32 | 0 u32       crc: of mapped sections; 0 of blocks, which have their own
+//!  section:  offset u64 | len u64 | count u64 | crc u32 | 0 u32       crc: of a section that is not blocks; 0 of blocks, which have their own
 //! ```
 //!
 //! A section's CRC is seeded with the segment's seed and the section's number, 0 for records and on in the order of the file.

@@ -5,7 +5,7 @@
 //! +--------+---------------+--------------+------------------------------------------------+-----------+
 //! | header | record blocks | delta blocks | block index, filters, directory, heads, ...    | footer    |
 //! +--------+---------------+--------------+------------------------------------------------+-----------+
-//!          |<--------- read by pread ---->|<------ verified at open, then mapped --------->|
+//!          |<-- verified when it is read ->|<- verified at open, and by pages when it is read >|
 //! ```
 //!
 //! What always holds: sections follow each other without a gap, so that every byte of a file belongs to something that is
@@ -145,11 +145,6 @@ impl Section {
         Section::Heads,
         Section::HeadsRestarts,
     ];
-
-    /// Those that are read block by block, each with its own CRC; the others are verified as a whole and mapped.
-    pub(super) fn is_blocks(self) -> bool {
-        matches!(self, Section::Records | Section::Delta)
-    }
 }
 
 impl fmt::Display for Section {

@@ -20,13 +20,18 @@
 //!
 //! What always holds: entries rise strictly by what they begin with; readers take any bytes and never leave them.
 
-use super::filter::LINE_BYTES;
 use super::format::{KEY_BYTES, Key, key, u32_at, u64_at};
+use super::paged::Paged;
+use crate::Result;
 use crate::id::{ConversationId, SeqId, TimeMs};
 
 const ENTRY_BYTES: usize = 54;
 const SORTED_BYTES: usize = KEY_BYTES + 8;
 const DELTA_HEAD_BYTES: usize = 20;
+const ENTRIES_PER_PAGE: usize = 75;
+
+/// Key, first seq and time of an entry.
+type Fence = [u8; SORTED_BYTES + 8];
 
 /// Where a block lies in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,57 +79,83 @@ impl BlockEntry {
     }
 }
 
-/// The block index and its filters as they lie in a verified file.
-#[derive(Clone, Copy)]
-pub(super) struct BlockIndex<'a> {
-    entries: &'a [[u8; ENTRY_BYTES]],
-    filter: &'a [u8],
+/// The block index and its filters. In memory is what each page of entries begins with.
+pub(super) struct BlockIndex {
+    entries: Paged,
+    fences: Box<[Fence]>,
+    filter: Paged,
 }
 
-impl<'a> BlockIndex<'a> {
-    pub(super) fn new(entries: &'a [u8], filter: &'a [u8]) -> BlockIndex<'a> {
-        BlockIndex { entries: entries.as_chunks().0, filter }
+impl BlockIndex {
+    /// Whole entries to a page.
+    pub(super) const PAGE_BYTES: usize = ENTRIES_PER_PAGE * ENTRY_BYTES;
+
+    /// Takes in the sections; `check` sees every entry, and says whether it can be one.
+    pub(super) fn new(entries: Paged, filter: Paged, mut check: impl FnMut(&BlockEntry) -> bool) -> Result<BlockIndex> {
+        let mut fences = Vec::new();
+        let (mut piece, mut at) = (Vec::new(), 0);
+        while at < entries.len() {
+            piece.clear();
+            at += entries.read_piece(at, &mut piece)? as u64;
+            let (found, rest) = piece.as_chunks::<ENTRY_BYTES>();
+            if !rest.is_empty() || !found.iter().map(BlockEntry::decode).all(|entry| check(&entry)) {
+                return Err(entries.senseless());
+            }
+            fences.extend(found.iter().step_by(ENTRIES_PER_PAGE).map(fence));
+        }
+        Ok(BlockIndex { entries, fences: fences.into(), filter })
     }
 
     pub(super) fn len(&self) -> u32 {
-        self.entries.len() as u32
+        (self.entries.len() / ENTRY_BYTES as u64) as u32
     }
 
-    pub(super) fn get(&self, block: u32) -> Option<BlockEntry> {
-        self.entries.get(block as usize).map(BlockEntry::decode)
+    pub(super) fn get(&self, block: u32) -> Result<Option<BlockEntry>> {
+        let at = u64::from(block) * ENTRY_BYTES as u64;
+        let entry = self.entries.look(at, ENTRY_BYTES, |entry| entry.first_chunk().map(BlockEntry::decode))?;
+        Ok(entry.flatten())
     }
 
     /// The block of a conversation that holds `seq`, given the block in which the conversation begins.
-    pub(super) fn block_of(&self, conversation: ConversationId, begins: u32, seq: SeqId) -> u32 {
+    pub(super) fn block_of(&self, conversation: ConversationId, begins: u32, seq: SeqId) -> Result<u32> {
         let mut wanted = [0; SORTED_BYTES];
         wanted[..KEY_BYTES].copy_from_slice(&key(conversation));
         wanted[KEY_BYTES..].copy_from_slice(&seq.0.to_be_bytes());
-        let later = self.entries.get(begins as usize + 1..).unwrap_or_default();
-        begins + later.partition_point(|entry| entry[..SORTED_BYTES] <= wanted[..]) as u32
+        Ok(begins + self.count_after(begins, |entry| entry[..SORTED_BYTES] <= wanted[..])?)
     }
 
     /// The last block of a conversation that begins before a time, or the one the conversation begins in: nothing of it
     /// before that block is as late.
-    pub(super) fn block_since(&self, conversation: ConversationId, begins: u32, time: TimeMs) -> u32 {
+    pub(super) fn block_since(&self, conversation: ConversationId, begins: u32, time: TimeMs) -> Result<u32> {
         let key = key(conversation);
-        let later = self.entries.get(begins as usize + 1..).unwrap_or_default();
-        let is_before = |entry: &[u8; ENTRY_BYTES]| entry[..KEY_BYTES] == key && u64_at(entry, 26) < time.0;
-        begins + later.partition_point(is_before) as u32
+        let is_before = |entry: &Fence| entry[..KEY_BYTES] == key && u64_at(entry, SORTED_BYTES) < time.0;
+        Ok(begins + self.count_after(begins, is_before)?)
     }
 
     /// Whether a block may hold a message id.
-    pub(super) fn may_hold(&self, block: u32, hash: u64) -> bool {
-        let line = |block: u32| self.get(block).map(|entry| entry.filter_line as usize);
-        let filter = lines(self.filter, line(block), line(block + 1));
-        filter.is_none_or(|filter| super::filter::may_hold(filter, hash))
+    pub(super) fn may_hold(&self, block: u32, hash: u64) -> Result<bool> {
+        let Some(entry) = self.get(block)? else { return Ok(true) };
+        let next = self.get(block + 1)?.map(|next| next.filter_line);
+        super::filter::may_hold(&self.filter, entry.filter_line, next, hash)
+    }
+
+    /// How many of the entries after one `is_before` admits; those it admits come before all others. Reads one page.
+    fn count_after(&self, entry: u32, is_before: impl Fn(&Fence) -> bool) -> Result<u32> {
+        let from = (entry as usize + 1).min(self.len() as usize);
+        let page = from / ENTRIES_PER_PAGE;
+        let later = self.fences.get(page + 1..).unwrap_or_default().partition_point(&is_before);
+        let start = from.max((page + later) * ENTRIES_PER_PAGE);
+        let end = (self.len() as usize).min((page + later + 1) * ENTRIES_PER_PAGE);
+        let bytes = end.saturating_sub(start) * ENTRY_BYTES;
+        let within = self.entries.look((start * ENTRY_BYTES) as u64, bytes, |entries| {
+            entries.as_chunks::<ENTRY_BYTES>().0.partition_point(|entry| is_before(&fence(entry)))
+        })?;
+        Ok((start - from + within.unwrap_or(0)) as u32)
     }
 }
 
-/// The lines of a filter from one to before another, or to the end; `None` if there are none such.
-fn lines(filter: &[u8], from: Option<usize>, to: Option<usize>) -> Option<&[u8]> {
-    let from = from?.checked_mul(LINE_BYTES)?;
-    let to = to.map_or(Some(filter.len()), |to| to.checked_mul(LINE_BYTES))?;
-    filter.get(from..to)
+fn fence(entry: &[u8; ENTRY_BYTES]) -> Fence {
+    *entry.first_chunk().expect("a fence is the beginning of an entry")
 }
 
 /// A block of state rows.
@@ -146,27 +177,27 @@ impl DeltaEntry<'_> {
     }
 }
 
-/// The delta index and its filters as they lie in a verified file.
-#[derive(Clone, Copy)]
-pub(super) struct DeltaIndex<'a> {
-    entries: &'a [u8],
-    restarts: &'a [[u8; 8]],
-    filter: &'a [u8],
+/// The delta index and its filters.
+pub(super) struct DeltaIndex {
+    entries: Paged,
+    restarts: Paged,
+    filter: Paged,
 }
 
-impl<'a> DeltaIndex<'a> {
-    pub(super) fn new(entries: &'a [u8], restarts: &'a [u8], filter: &'a [u8]) -> DeltaIndex<'a> {
-        DeltaIndex { entries, restarts: restarts.as_chunks().0, filter }
+impl DeltaIndex {
+    pub(super) fn new(entries: Paged, restarts: Paged, filter: Paged) -> DeltaIndex {
+        DeltaIndex { entries, restarts, filter }
     }
 
     pub(super) fn len(&self) -> u32 {
-        self.restarts.len() as u32
+        self.restarts().len() as u32
     }
 
-    pub(super) fn get(&self, block: u32) -> Option<DeltaEntry<'a>> {
+    pub(super) fn get(&self, block: u32) -> Option<DeltaEntry<'_>> {
+        let entries = self.entries.whole().unwrap_or_default();
         let start = self.start_of(block as usize)?;
-        let end = self.start_of(block as usize + 1).unwrap_or(self.entries.len());
-        let entry = self.entries.get(start..end)?;
+        let end = self.start_of(block as usize + 1).unwrap_or(entries.len());
+        let entry = entries.get(start..end)?;
         let first_key = entry.get(DELTA_HEAD_BYTES..)?;
         Some(DeltaEntry {
             place: BlockPlace { offset: u64_at(entry, 0), bytes: u32_at(entry, 8) },
@@ -187,13 +218,22 @@ impl<'a> DeltaIndex<'a> {
     }
 
     /// Whether a block may hold a key.
-    pub(super) fn may_hold(&self, block: u32, hash: u64) -> bool {
-        let line = |block: u32| self.get(block).map(|entry| entry.filter_line as usize);
-        let filter = lines(self.filter, line(block), line(block + 1));
-        filter.is_none_or(|filter| super::filter::may_hold(filter, hash))
+    pub(super) fn may_hold(&self, block: u32, hash: u64) -> Result<bool> {
+        let Some(entry) = self.get(block) else { return Ok(true) };
+        let next = self.get(block + 1).map(|next| next.filter_line);
+        super::filter::may_hold(&self.filter, entry.filter_line, next, hash)
+    }
+
+    /// The same as far as memory has it: `true` where the file would have to be asked.
+    pub(super) fn may_hold_as_known(&self, block: u32, hash: u64) -> bool {
+        self.filter.whole().is_none() || self.may_hold(block, hash).unwrap_or(true)
     }
 
     fn start_of(&self, block: usize) -> Option<usize> {
-        usize::try_from(u64::from_le_bytes(*self.restarts.get(block)?)).ok()
+        usize::try_from(u64::from_le_bytes(*self.restarts().get(block)?)).ok()
+    }
+
+    fn restarts(&self) -> &[[u8; 8]] {
+        self.restarts.whole().unwrap_or_default().as_chunks().0
     }
 }

@@ -6,7 +6,7 @@
 //! bytes, never other content.
 //!
 //! What always holds: nothing of a file is believed before it was verified; what does not verify is named as rot and nothing
-//! else is affected; data blocks are read, never mapped.
+//! else is affected; nothing is mapped.
 
 mod block;
 mod builder;
@@ -25,6 +25,7 @@ mod input;
 mod items;
 mod output;
 mod page;
+mod paged;
 mod reader;
 mod record;
 mod record_section;

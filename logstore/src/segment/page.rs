@@ -135,11 +135,11 @@ impl Segment {
         fill: &mut PageFill,
     ) -> Result<()> {
         let index = self.block_index();
-        let lowest = index.block_of(row.conversation, row.block, first);
+        let lowest = index.block_of(row.conversation, row.block, first)?;
         match from {
             PageEnd::Oldest => self.fill_up(row, lowest, (first, last), fill),
             PageEnd::Newest => {
-                let highest = index.block_of(row.conversation, row.block, last);
+                let highest = index.block_of(row.conversation, row.block, last)?;
                 self.fill_down(row, (lowest, highest), (first, last), fill)
             }
         }
@@ -169,7 +169,7 @@ impl Segment {
             if fill.is_full || next > last {
                 return Ok(());
             }
-            if !self.continues(row, number + 1) {
+            if !self.continues(row, number + 1)? {
                 return Err(self.rot_in_block(number));
             }
         }
@@ -209,8 +209,9 @@ impl Segment {
     }
 
     /// Whether a block begins with more of a conversation.
-    fn continues(&self, row: &DirectoryRow, number: u32) -> bool {
-        self.block_index().get(number).is_some_and(|entry| entry.key == key(row.conversation))
+    fn continues(&self, row: &DirectoryRow, number: u32) -> Result<bool> {
+        let entry = self.block_index().get(number)?;
+        Ok(entry.is_some_and(|entry| entry.key == key(row.conversation)))
     }
 
     /// The record with a message id, among those of a time not before `not_before`.
@@ -238,15 +239,15 @@ impl Segment {
             return Ok(None);
         }
         let (index, hash) = (self.block_index(), filter::id_hash(row.conversation, sender, id));
-        let mut number = index.block_since(row.conversation, row.block, not_before);
+        let mut number = index.block_since(row.conversation, row.block, not_before)?;
         loop {
-            if index.may_hold(number, hash)
+            if index.may_hold(number, hash)?
                 && let Some(record) = self.find_id_in(row, number, sender, id)?
             {
                 return Ok(Some(record));
             }
             number += 1;
-            if !self.continues(row, number) {
+            if !self.continues(row, number)? {
                 return Ok(None);
             }
         }

@@ -1,8 +1,8 @@
 //! A segment as it is read: verified at open, looked up where it lies, blocks through the cache.
 //!
-//! What always holds: header, footer and every section that is not blocks were read by `pread` and verified before
-//! anything is mapped; no length or place from the file is used before it was checked; the file stays until the last user is
-//! gone, and goes then if it was to be removed.
+//! What always holds: header, footer and every section that is not blocks were read and verified before anything is looked up;
+//! no length or place from the file is used before it was checked; lookups may read (see `paged.rs`), so they are made off the async
+//! workers; the file stays until the last user is gone, and goes then if it was to be removed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,32 +14,29 @@ use super::cache::{BlockCache, BlockId};
 use super::delta::DeltaRows;
 use super::directory::{DirectoryRow, HeadRow};
 use super::filter;
-use super::footer::{Footer, Placed, rot};
+use super::footer::{Footer, rot};
 use super::format::{FOOTER_BYTES, HEADER_BYTES, Section, Span};
 use super::index::{BlockIndex, BlockPlace, DeltaIndex};
 use super::info::SegmentInfo;
-use super::output::section_crc;
+use super::paged::{Origin, Paged};
 use super::record::Item;
 use super::records::{Malformed, RecordBlock, RunReader};
 use super::table::Table;
 use crate::id::{ConversationId, SeqId};
-use crate::io::{Context, DataFile, Disk, Region, read_full};
+use crate::io::{Context, DataFile, Disk, read_full};
 use crate::{Error, Result};
-
-/// How much is read at once to verify a section.
-const PIECE_BYTES: u64 = 1 << 20;
 
 /// An open segment; share it behind an `Arc`.
 pub struct Segment {
     disk: Arc<dyn Disk>,
-    path: String,
-    file: Arc<dyn DataFile>,
+    origin: Arc<Origin>,
     footer: Footer,
     info: SegmentInfo,
     seed: u64,
-    /// All sections that are not blocks.
-    region: Region,
-    region_start: u64,
+    blocks: BlockIndex,
+    delta: DeltaIndex,
+    directory: Table,
+    heads: Table,
     cache: Arc<BlockCache>,
     number: u64,
     is_doomed: AtomicBool,
@@ -52,27 +49,29 @@ impl Segment {
         let file_bytes = file.len().context("measure", path)?;
         let (span, footer) = read_ends(&*file, path, file_bytes)?;
         let seed = span.seed();
-        let mapped = || footer.sections.iter().filter(|placed| !placed.section.is_blocks());
-        for placed in mapped() {
-            verify(&*file, path, span, placed, seed)?;
-        }
-        let region_start = mapped().next().map_or(0, |placed| placed.offset);
-        let region_bytes = file_bytes - FOOTER_BYTES as u64 - region_start;
-        let region = file.map(region_start, region_bytes as usize).context("map", path)?;
+        let origin = Arc::new(Origin { path: path.to_owned(), file, span });
+        let paged = |section| Paged::open(&origin, footer.section(section), seed);
+        let index = Paged::with_pages(&origin, footer.section(Section::BlockIndex), seed, BlockIndex::PAGE_BYTES)?;
+        let mut records = Tiling::of(&footer, Section::Records);
         let segment = Segment {
             disk: disk.clone(),
-            path: path.to_owned(),
-            file,
             info: SegmentInfo::new(&footer, file_bytes),
-            footer,
             seed,
-            region,
-            region_start,
+            blocks: BlockIndex::new(index, paged(Section::IdFilter)?, |entry| records.add(entry.place))?,
+            delta: DeltaIndex::new(
+                paged(Section::DeltaIndex)?,
+                paged(Section::DeltaRestarts)?,
+                paged(Section::DeltaFilter)?,
+            ),
+            directory: Table::new(paged(Section::Directory)?, paged(Section::DirectoryRestarts)?),
+            heads: Table::new(paged(Section::Heads)?, paged(Section::HeadsRestarts)?),
+            footer,
+            origin,
             cache: cache.clone(),
             number: cache.number_segment(),
             is_doomed: AtomicBool::new(false),
         };
-        segment.check_indexes()?;
+        segment.check_indexes(&records)?;
         Ok(segment)
     }
 
@@ -88,12 +87,12 @@ impl Segment {
 
     /// Its file, relative to the data directory.
     pub fn path(&self) -> &str {
-        &self.path
+        &self.origin.path
     }
 
     /// Bytes of its file as they lie there, from `offset` on: fewer than asked for only at its end. For whoever copies it.
     pub fn read_file(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        read_full(&*self.file, buffer, offset).context("read", &self.path)
+        read_full(&*self.origin.file, buffer, offset).context("read", &self.origin.path)
     }
 
     /// Its parts between header and footer: which, from which byte on, how many bytes.
@@ -108,17 +107,13 @@ impl Segment {
 
     /// What the segment holds of a conversation.
     pub fn find(&self, conversation: ConversationId) -> Result<Option<DirectoryRow>> {
-        let found = self.directory_table().find(conversation);
-        let fields = found.map_err(|Malformed| self.rot_in(Section::Directory))?;
-        fields.map(|fields| self.directory_row(conversation, fields)).transpose()
+        self.directory.find(conversation, |fields| self.directory_row(conversation, fields))
     }
 
     /// All conversations in it, in the order of (bucket, conversation).
     pub fn directory(&self) -> impl Iterator<Item = Result<DirectoryRow>> + '_ {
-        self.directory_table().iter().map(|row| {
-            let (conversation, fields) = row.map_err(|Malformed| self.rot_in(Section::Directory))?;
-            self.directory_row(conversation, fields)
-        })
+        let mut rows = self.directory.iter();
+        std::iter::from_fn(move || rows.next(|conversation, fields| self.directory_row(conversation, fields)))
     }
 
     /// Whether it has a heads table.
@@ -128,47 +123,43 @@ impl Segment {
 
     /// A conversation's newest record up to here, if the segment has a heads table and the conversation a record.
     pub fn head(&self, conversation: ConversationId) -> Result<Option<HeadRow>> {
-        let found = self.heads_table().find(conversation);
-        let fields = found.map_err(|Malformed| self.rot_in(Section::Heads))?;
-        fields.map(|fields| self.head_row(conversation, fields)).transpose()
+        self.heads.find(conversation, |fields| HeadRow::decode(conversation, fields))
     }
 
     /// The heads table, in the order of (bucket, conversation); empty if the segment has none.
     pub fn heads(&self) -> impl Iterator<Item = Result<HeadRow>> + '_ {
-        self.heads_table().iter().map(|row| {
-            let (conversation, fields) = row.map_err(|Malformed| self.rot_in(Section::Heads))?;
-            self.head_row(conversation, fields)
-        })
+        let mut rows = self.heads.iter();
+        std::iter::from_fn(move || rows.next(HeadRow::decode))
     }
 
     /// What the state delta says of a key: `None` if nothing, `Some(None)` that its row is gone. At most one block is read.
     pub fn delta_get(&self, key: &[u8]) -> Result<Option<Option<Bytes>>> {
-        let index = self.delta_index();
-        let block = index.block_of(key).ok_or_else(|| self.rot_in(Section::DeltaIndex))?;
-        let Some(number) = block.filter(|block| index.may_hold(*block, filter::key_hash(key))) else { return Ok(None) };
-        let entry = index.get(number).ok_or_else(|| self.rot_in(Section::DeltaIndex))?;
+        let block = self.delta.block_of(key).ok_or_else(|| self.rot_in(Section::DeltaIndex))?;
+        let Some(number) = block else { return Ok(None) };
+        if !self.delta.may_hold(number, filter::key_hash(key))? {
+            return Ok(None);
+        }
+        let entry = self.delta.get(number).ok_or_else(|| self.rot_in(Section::DeltaIndex))?;
         let block = self.cached_block(BlockKind::Delta, number, entry.place)?;
         let found = DeltaRows::new(block).find(key);
         found.map_err(|Malformed| self.rot_at(entry.place, Section::Delta))
     }
 
-    /// Whether the state delta may say something of a key; `false` only if it certainly does not. Reads no block.
+    /// Whether the state delta may say something of a key, as far as memory knows; `false` only if it certainly does not. Reads nothing.
     pub fn delta_may_hold(&self, key: &[u8]) -> bool {
-        let index = self.delta_index();
-        match index.block_of(key) {
-            Some(Some(block)) => index.may_hold(block, filter::key_hash(key)),
+        match self.delta.block_of(key) {
+            Some(Some(block)) => self.delta.may_hold_as_known(block, filter::key_hash(key)),
             Some(None) => false,
             None => true,
         }
     }
 
-    pub(super) fn block_index(&self) -> BlockIndex<'_> {
-        BlockIndex::new(self.section(Section::BlockIndex), self.section(Section::IdFilter))
+    pub(super) fn block_index(&self) -> &BlockIndex {
+        &self.blocks
     }
 
-    pub(super) fn delta_index(&self) -> DeltaIndex<'_> {
-        let section = |section| self.section(section);
-        DeltaIndex::new(section(Section::DeltaIndex), section(Section::DeltaRestarts), section(Section::DeltaFilter))
+    pub(super) fn delta_index(&self) -> &DeltaIndex {
+        &self.delta
     }
 
     /// A block of records through the cache.
@@ -228,30 +219,18 @@ impl Segment {
     }
 
     /// Whether the filter of the block that an item lies in admits a message id.
-    pub(super) fn filter_admits(&self, item: &Item, hash: u64, row: Option<DirectoryRow>) -> bool {
-        let index = self.block_index();
-        row.is_some_and(|row| index.may_hold(index.block_of(row.conversation, row.block, item.first()), hash))
+    pub(super) fn filter_admits(&self, item: &Item, hash: u64, row: Option<DirectoryRow>) -> Result<bool> {
+        let Some(row) = row else { return Ok(false) };
+        let block = self.blocks.block_of(row.conversation, row.block, item.first())?;
+        self.blocks.may_hold(block, hash)
     }
 
-    fn directory_table(&self) -> Table<'_> {
-        Table::new(self.section(Section::Directory), self.section(Section::DirectoryRestarts))
-    }
-
-    fn heads_table(&self) -> Table<'_> {
-        Table::new(self.section(Section::Heads), self.section(Section::HeadsRestarts))
-    }
-
-    fn directory_row(&self, conversation: ConversationId, fields: &[u8]) -> Result<DirectoryRow> {
-        let row = DirectoryRow::decode(conversation, fields, &self.info.span, self.info.log_time);
-        row.ok_or_else(|| self.rot_in(Section::Directory))
-    }
-
-    fn head_row(&self, conversation: ConversationId, fields: &[u8]) -> Result<HeadRow> {
-        HeadRow::decode(conversation, fields).ok_or_else(|| self.rot_in(Section::Heads))
+    fn directory_row(&self, conversation: ConversationId, fields: &[u8]) -> Option<DirectoryRow> {
+        DirectoryRow::decode(conversation, fields, &self.info.span, self.info.log_time)
     }
 
     fn record_place(&self, number: u32) -> Result<BlockPlace> {
-        let entry = self.block_index().get(number);
+        let entry = self.blocks.get(number)?;
         entry.map(|entry| entry.place).ok_or_else(|| self.rot_in(Section::BlockIndex))
     }
 
@@ -267,56 +246,33 @@ impl Segment {
 
     fn read_block(&self, kind: BlockKind, place: BlockPlace) -> Result<Block> {
         let mut bytes = vec![0; place.bytes as usize];
-        let read = read_full(&*self.file, &mut bytes, place.offset).context("read", &self.path)?;
+        let Origin { path, file, .. } = &*self.origin;
+        let read = read_full(&**file, &mut bytes, place.offset).context("read", path)?;
         let section = if kind == BlockKind::Records { Section::Records } else { Section::Delta };
         let block = block::open(kind, (self.seed, place.offset), &bytes[..read]);
         block.ok_or_else(|| self.rot_at(place, section))
     }
 
-    /// The bytes of a section that is mapped. The footer was found to fill the file, so they are within the region.
-    fn section(&self, section: Section) -> &[u8] {
-        let placed = self.footer.section(section);
-        let start = (placed.offset - self.region_start) as usize;
-        &self.region[start..][..placed.len as usize]
-    }
-
     /// Lengths fit counts, and blocks fill their sections: whatever an index says afterwards is a place in the file.
-    fn check_indexes(&self) -> Result<()> {
-        self.check_length(Section::BlockIndex, self.block_index().len() as u64)?;
-        self.check_length(Section::DeltaRestarts, self.delta_index().len() as u64)?;
-        let records = self.block_index();
-        let places = (0..records.len()).map(|number| records.get(number).map(|entry| entry.place));
-        self.check_tiling(Section::Records, Section::BlockIndex, places)?;
-        let delta = self.delta_index();
-        let places = (0..delta.len()).map(|number| delta.get(number).map(|entry| entry.place));
-        self.check_tiling(Section::Delta, Section::DeltaIndex, places)
-    }
-
-    fn check_length(&self, section: Section, entries: u64) -> Result<()> {
-        let is_right = self.footer.section(section).count == entries;
-        if is_right { Ok(()) } else { Err(self.rot_in(section)) }
-    }
-
-    fn check_tiling(
-        &self,
-        blocks: Section,
-        index: Section,
-        places: impl Iterator<Item = Option<BlockPlace>>,
-    ) -> Result<()> {
-        let placed = self.footer.section(blocks);
-        let mut end = placed.offset;
-        for place in places {
-            match place {
-                Some(place) if place.offset == end && is_block_length(place.bytes) => end += u64::from(place.bytes),
-                _ => return Err(self.rot_in(index)),
-            }
+    fn check_indexes(&self, records: &Tiling) -> Result<()> {
+        let mut rows = Tiling::of(&self.footer, Section::Delta);
+        let delta = (0..self.delta.len()).map(|number| self.delta.get(number));
+        let are_places = delta.into_iter().all(|entry| entry.is_some_and(|entry| rows.add(entry.place)));
+        let restarts = self.footer.section(Section::DeltaRestarts).count;
+        if !records.is_whole(self.footer.section(Section::BlockIndex).count) {
+            Err(self.rot_in(Section::BlockIndex))
+        } else if restarts != u64::from(self.delta.len()) {
+            Err(self.rot_in(Section::DeltaRestarts))
+        } else if !are_places || !rows.is_whole(restarts) {
+            Err(self.rot_in(Section::DeltaIndex))
+        } else {
+            Ok(())
         }
-        if end == placed.offset + placed.len { Ok(()) } else { Err(self.rot_in(index)) }
     }
 
     /// Rot that was found by what a section says.
     pub(super) fn rot(&self, section: Section, what: &str) -> Error {
-        rot(&self.path, self.info.span, self.footer.section(section).offset, section, what)
+        rot(&self.origin.path, self.info.span, self.footer.section(section).offset, section, what)
     }
 
     pub(super) fn rot_in(&self, section: Section) -> Error {
@@ -324,17 +280,44 @@ impl Segment {
     }
 
     fn rot_at(&self, place: BlockPlace, section: Section) -> Error {
-        rot(&self.path, self.info.span, place.offset, section, "a block does not verify")
+        rot(&self.origin.path, self.info.span, place.offset, section, "a block does not verify")
     }
 }
 
 impl Drop for Segment {
     fn drop(&mut self) {
         if self.is_doomed.load(Ordering::Relaxed)
-            && let Err(error) = self.disk.remove(&self.path)
+            && let Err(error) = self.disk.remove(&self.origin.path)
         {
-            tracing::warn!(path = self.path, %error, "a segment that nothing needs stays until the next start");
+            tracing::warn!(path = self.origin.path, %error, "a segment that nothing needs stays until the next start");
         }
+    }
+}
+
+/// Blocks that follow each other without a gap.
+struct Tiling {
+    end: u64,
+    section_end: u64,
+    blocks: u64,
+}
+
+impl Tiling {
+    fn of(footer: &Footer, blocks: Section) -> Tiling {
+        let placed = footer.section(blocks);
+        Tiling { end: placed.offset, section_end: placed.offset + placed.len, blocks: 0 }
+    }
+
+    /// Whether a block that lies there can be the next one.
+    fn add(&mut self, place: BlockPlace) -> bool {
+        let fits = place.offset == self.end && is_block_length(place.bytes);
+        self.end += u64::from(place.bytes);
+        self.blocks += 1;
+        fits
+    }
+
+    /// Whether so many blocks fill their section.
+    fn is_whole(&self, blocks: u64) -> bool {
+        self.end == self.section_end && self.blocks == blocks
     }
 }
 
@@ -357,24 +340,4 @@ fn read_ends(file: &dyn DataFile, path: &str, file_bytes: u64) -> Result<(Span, 
         return Err(cut());
     }
     Ok((span, Footer::decode(path, span, file_bytes, &footer)?))
-}
-
-/// Reads a section from end to end and compares its CRC.
-fn verify(file: &dyn DataFile, path: &str, span: Span, placed: &Placed, seed: u64) -> Result<()> {
-    let mut crc = section_crc(placed.section, seed);
-    let mut piece = vec![0; placed.len.min(PIECE_BYTES) as usize];
-    let mut at = 0;
-    while at < placed.len {
-        let want = (placed.len - at).min(PIECE_BYTES) as usize;
-        let read = read_full(file, &mut piece[..want], placed.offset + at).context("read", path)?;
-        if read < want {
-            return Err(rot(path, span, placed.offset + at, placed.section, "the file is cut"));
-        }
-        crc.update(&piece[..want]);
-        at += want as u64;
-    }
-    if crc.finalize() != placed.crc {
-        return Err(rot(path, span, placed.offset, placed.section, "it does not verify"));
-    }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Rows sorted by (bucket, conversation), found by binary search where they lie.
+//! Rows sorted by (bucket, conversation), found by binary search over where groups of them begin.
 //!
 //! ```text
 //! rows:      +-----+--------+--------------------+--------+-----+--------+--------- - -
@@ -15,10 +15,11 @@
 //!
 //! `shared` is how many bytes of the conversation are those of the row before; the first row after a restart shares none.
 //!
-//! What always holds: restarts rise strictly; a reader takes any bytes and never leaves them.
+//! What always holds: restarts rise strictly and are in memory; a reader takes any bytes and never leaves them.
 
 use super::format::{KEY_BYTES, Key, key};
 use super::output::Spool;
+use super::paged::Paged;
 use super::records::Malformed;
 use super::varint::Cursor;
 use crate::Result;
@@ -27,6 +28,9 @@ use crate::id::ConversationId;
 const ROWS_PER_RESTART: u64 = 16;
 const RESTART_BYTES: usize = KEY_BYTES + 6;
 const CONVERSATION_BYTES: usize = 16;
+/// A row's length is one byte.
+const ROW_BYTES_MAX: usize = 256;
+const GROUP_BYTES_MAX: u64 = ROWS_PER_RESTART * ROW_BYTES_MAX as u64;
 
 /// Writes rows in their order.
 pub(super) struct TableWriter {
@@ -70,90 +74,111 @@ impl TableWriter {
     }
 }
 
-/// Rows as they lie in a verified file.
-#[derive(Clone, Copy)]
-pub(super) struct Table<'a> {
-    rows: &'a [u8],
-    restarts: &'a [u8],
+/// Rows as they lie in a file, and where groups of them begin.
+pub(super) struct Table {
+    rows: Paged,
+    restarts: Paged,
 }
 
-impl<'a> Table<'a> {
-    pub(super) fn new(rows: &'a [u8], restarts: &'a [u8]) -> Table<'a> {
+impl Table {
+    pub(super) fn new(rows: Paged, restarts: Paged) -> Table {
         Table { rows, restarts }
     }
 
-    /// The fields of a conversation's row.
-    pub(super) fn find(&self, conversation: ConversationId) -> std::result::Result<Option<&'a [u8]>, Malformed> {
-        let after = self.restarts_upto(&key(conversation));
-        let Some(group) = after.checked_sub(1) else { return Ok(None) };
-        let mut rows = self.rows_from(group).ok_or(Malformed)?;
-        for _ in 0..ROWS_PER_RESTART {
-            match rows.next() {
-                None => return Ok(None),
-                Some(row) => {
-                    let (found, fields) = row?;
-                    if found == conversation {
-                        return Ok(Some(fields));
-                    }
-                }
-            }
-        }
-        Ok(None)
+    /// What `decode` makes of the fields of a conversation's row; where it makes nothing of them the row is rotten. One page is read, two if
+    /// the row's group lies across.
+    pub(super) fn find<T>(
+        &self,
+        conversation: ConversationId,
+        decode: impl FnOnce(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let restarts = self.restarts.whole().unwrap_or_default();
+        let Some(group) = restarts_upto(restarts, &key(conversation)).checked_sub(1) else { return Ok(None) };
+        let begin = row_offset(restarts, group).unwrap_or(u64::MAX);
+        let end = row_offset(restarts, group + 1).unwrap_or(self.rows.len());
+        let bytes = end.checked_sub(begin).filter(|bytes| *bytes <= GROUP_BYTES_MAX);
+        let bytes = bytes.ok_or_else(|| self.rows.senseless())? as usize;
+        let found = self.rows.look(begin, bytes, |group| find_in(group, conversation, decode))?;
+        found.and_then(|found| found.ok()).ok_or_else(|| self.rows.senseless())
     }
 
     /// All rows in order.
-    pub(super) fn iter(&self) -> Rows<'a> {
-        Rows { cursor: Cursor::new(self.rows, 0), last: [0; CONVERSATION_BYTES] }
+    pub(super) fn iter(&self) -> Rows<'_> {
+        Rows { rows: &self.rows, piece: Vec::new(), at: 0, next_piece: 0, last: [0; CONVERSATION_BYTES] }
     }
+}
 
-    /// How many restarts have a key not above this one.
-    fn restarts_upto(&self, key: &Key) -> usize {
-        let (mut low, mut high) = (0, self.restarts.len() / RESTART_BYTES);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let found = &self.restarts[middle * RESTART_BYTES..][..KEY_BYTES];
-            if found <= &key[..] { low = middle + 1 } else { high = middle }
+/// How many restarts have a key not above this one.
+fn restarts_upto(restarts: &[u8], key: &Key) -> usize {
+    restarts.as_chunks::<RESTART_BYTES>().0.partition_point(|restart| restart[..KEY_BYTES] <= key[..])
+}
+
+/// Where the first row after a restart begins.
+fn row_offset(restarts: &[u8], group: usize) -> Option<u64> {
+    let restart = restarts.as_chunks::<RESTART_BYTES>().0.get(group)?;
+    let mut offset = [0; 8];
+    offset[..6].copy_from_slice(&restart[KEY_BYTES..]);
+    Some(u64::from_le_bytes(offset))
+}
+
+fn find_in<T>(
+    group: &[u8],
+    conversation: ConversationId,
+    decode: impl FnOnce(&[u8]) -> Option<T>,
+) -> std::result::Result<Option<T>, Malformed> {
+    let (mut cursor, mut last) = (Cursor::new(group, 0), [0; CONVERSATION_BYTES]);
+    while !cursor.is_at_end() {
+        let (found, fields) = row(&mut cursor, &mut last).ok_or(Malformed)?;
+        if found == conversation {
+            return decode(fields).map(Some).ok_or(Malformed);
         }
-        low
     }
+    Ok(None)
+}
 
-    fn rows_from(&self, group: usize) -> Option<Rows<'a>> {
-        let mut offset = [0; 8];
-        offset[..6].copy_from_slice(self.restarts.get(group * RESTART_BYTES..)?.get(KEY_BYTES..RESTART_BYTES)?);
-        let offset = usize::try_from(u64::from_le_bytes(offset)).ok()?;
-        Some(Rows { cursor: Cursor::new(self.rows, offset), last: [0; CONVERSATION_BYTES] })
-    }
+/// Reads a row; `last` is the conversation of the one before.
+fn row<'a>(cursor: &mut Cursor<'a>, last: &mut [u8; CONVERSATION_BYTES]) -> Option<(ConversationId, &'a [u8])> {
+    let len = usize::from(cursor.byte()?);
+    let mut row = Cursor::new(cursor.take(len)?, 0);
+    let shared = usize::from(row.byte()?);
+    last.get_mut(shared..)?.copy_from_slice(row.take(CONVERSATION_BYTES.checked_sub(shared)?)?);
+    let fields = row.take(len.checked_sub(row.at())?)?;
+    Some((ConversationId::from_bytes(*last), fields))
 }
 
 /// Reads rows one after the other.
 pub(super) struct Rows<'a> {
-    cursor: Cursor<'a>,
+    rows: &'a Paged,
+    piece: Vec<u8>,
+    /// Where the next row begins in the piece.
+    at: usize,
+    next_piece: u64,
     last: [u8; CONVERSATION_BYTES],
 }
 
-impl<'a> Rows<'a> {
-    fn row(&mut self) -> Option<(ConversationId, &'a [u8])> {
-        let len = usize::from(self.cursor.byte()?);
-        let mut row = Cursor::new(self.cursor.take(len)?, 0);
-        let shared = usize::from(row.byte()?);
-        self.last.get_mut(shared..)?.copy_from_slice(row.take(CONVERSATION_BYTES.checked_sub(shared)?)?);
-        let fields = row.take(len.checked_sub(row.at())?)?;
-        Some((ConversationId::from_bytes(self.last), fields))
-    }
-}
-
-impl<'a> Iterator for Rows<'a> {
-    type Item = std::result::Result<(ConversationId, &'a [u8]), Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.cursor.is_at_end() {
-            return None;
-        }
-        let row = self.row().ok_or(Malformed);
-        if row.is_err() {
+impl Rows<'_> {
+    /// What `decode` makes of the next row; `None` at the end, and after an error.
+    pub(super) fn next<T>(&mut self, decode: impl FnOnce(ConversationId, &[u8]) -> Option<T>) -> Option<Result<T>> {
+        let next = self.step(decode).transpose()?;
+        if next.is_err() {
             // What follows a bad row cannot be found: this is the end.
-            self.cursor = Cursor::new(&[], 0);
+            (self.piece, self.at, self.next_piece) = (Vec::new(), 0, self.rows.len());
         }
-        Some(row)
+        Some(next)
+    }
+
+    fn step<T>(&mut self, decode: impl FnOnce(ConversationId, &[u8]) -> Option<T>) -> Result<Option<T>> {
+        if self.piece.len() - self.at < ROW_BYTES_MAX && self.next_piece < self.rows.len() {
+            self.piece.drain(..self.at);
+            self.at = 0;
+            self.next_piece += self.rows.read_piece(self.next_piece, &mut self.piece)? as u64;
+        }
+        if self.at == self.piece.len() {
+            return Ok(None);
+        }
+        let mut cursor = Cursor::new(&self.piece, self.at);
+        let decoded = row(&mut cursor, &mut self.last).and_then(|(conversation, fields)| decode(conversation, fields));
+        self.at = cursor.at();
+        decoded.map(Some).ok_or_else(|| self.rows.senseless())
     }
 }

@@ -41,7 +41,7 @@ impl Segment {
             check.counts.delta_rows += 1;
             check.counts.tombstones += u64::from(row.value.is_none());
             let is_found = index.block_of(&row.key) == Some(Some(rows.block()));
-            if !is_found || !index.may_hold(rows.block(), filter::key_hash(&row.key)) {
+            if !is_found || !index.may_hold(rows.block(), filter::key_hash(&row.key))? {
                 return Err(self.rot(Section::DeltaIndex, "a key is not found by it"));
             }
             last = Some(row.key);
@@ -100,7 +100,7 @@ impl<'a> Check<'a> {
                 self.counts.removed += u64::from(record.body == SealedBody::Removed);
                 self.counts.body_bytes += record.body.len() as u64;
                 let hash = filter::id_hash(record.conversation, record.sender, record.client_msg_id);
-                if !self.segment.filter_admits(item, hash, self.row) {
+                if !self.segment.filter_admits(item, hash, self.row)? {
                     return Err(self.segment.rot(Section::IdFilter, "it denies a message id that is there"));
                 }
             }

@@ -6,6 +6,7 @@ mod damage;
 mod fixture;
 mod manifest;
 mod merge;
+mod paged;
 mod pages;
 mod refusal;
 mod round_trip;

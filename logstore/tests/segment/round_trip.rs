@@ -252,7 +252,7 @@ fn a_seal_of_nothing_is_a_segment_too() {
 }
 
 #[test]
-fn a_file_of_the_real_disk_is_mapped_and_outlives_its_name() {
+fn a_file_of_the_real_disk_outlives_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let disk = logstore::io::real(dir.path());
     let mut log = Log::new(1);
