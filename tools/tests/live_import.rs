@@ -1,10 +1,9 @@
-//! Import into a running node: what comes out again is what went in, whoever is killed meanwhile, and what contradicts changes nothing.
+//! Import into a running node: what comes out again is what went in, and what contradicts changes nothing.
 #![allow(clippy::unwrap_used)]
 
 mod house;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use house::{Answer, House};
 use serde_json::{Value, json};
@@ -95,22 +94,6 @@ fn what_is_imported_into_a_node_with_people_of_its_own_is_exported_as_the_same_b
     assert_eq!(planned[0]["records_sent"], planned[0]["records"], "{planned:?}");
     assert_eq!(other.export("untouched.jsonl", &[]), before, "only looked");
 
-    for delay_ms in [5, 30, 80] {
-        let args = other.import_args(input);
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let mut client = other.skein(&args).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(delay_ms));
-        client.kill().unwrap();
-        client.wait().unwrap();
-    }
-    let args = other.import_args(input);
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut client = other.skein(&args).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(60));
-    other.kill();
-    client.wait().unwrap();
-    other.start();
-
     other.import(input, &[]).done();
     assert_eq!(other.export("back.jsonl", &ids), lines);
     let again = other.import(input, &[]).done().json();
@@ -149,4 +132,40 @@ fn a_conversation_that_is_not_empty_is_named_and_damaged_input_changes_nothing()
     let refused = house.import(house.path("damaged.jsonl").to_str().unwrap(), &[]).ended_with(1);
     assert!(refused.complaint().contains("line "), "{refused}");
     assert_eq!(house.export("after.jsonl", &[]), lines);
+}
+
+#[test]
+fn a_backup_goes_into_a_running_node_with_more_shards_and_comes_out_as_the_same_lines() {
+    let (first, other) = (House::new(), House::in_earnest(7));
+    first.replay();
+    first.talk();
+    let (saves, data) = (first.path("saves"), first.data());
+    let saves = saves.to_str().unwrap();
+    first.run(&["backup", "save", saves, "--data-dir", data.to_str().unwrap()]).done();
+    let lines = first.export("all.jsonl", &[]);
+    let done = other.import(saves, &[]).done().json();
+    assert_eq!((&done[0]["records_sent"], &done[0]["dry_run"]), (&done[0]["records"], &json!(false)), "{done:?}");
+    assert_eq!(other.export("back.jsonl", &[]), lines);
+    other.run(&["shard", "seal", "--all", "--data-dir", other.data().to_str().unwrap()]).done();
+    assert_eq!(other.export("sealed.jsonl", &[]), lines);
+    // Passwords came with the accounts.
+    other.sign_in("alice");
+    let read = other.run(&["history", "--with", "bob", "--profile", "alice", "-o", "json"]).done();
+    assert_eq!(read.texts(), ["hello"]);
+}
+
+#[test]
+fn messages_that_were_erased_since_a_backup_are_not_brought_by_it_into_a_running_node() {
+    let (first, other) = (House::new(), House::in_earnest(2));
+    first.talk();
+    first.run(&["send", "--to", "alice", "good-bye", "--profile", "bob"]).done();
+    let (saves, data) = (first.path("saves"), first.data());
+    let (saves, data) = (saves.to_str().unwrap(), data.to_str().unwrap());
+    let lines = first.export("all.jsonl", &[]);
+    first.run(&["user", "erase", "bob", "--data-dir", data]).done();
+    first.run(&["backup", "save", saves, "--data-dir", data]).done();
+    assert!(String::from_utf8(lines).unwrap().contains("good-bye"));
+    other.import(first.path("all.jsonl").to_str().unwrap(), &["--erasures", saves]).done();
+    let back = String::from_utf8(other.export("back.jsonl", &[])).unwrap();
+    assert!(back.contains("hello") && !back.contains("good-bye"), "{back}");
 }

@@ -66,6 +66,14 @@ impl House {
         self.run(&args).done().json().remove(0)
     }
 
+    /// Whether a text of ann's is in the segments of a node that does not run.
+    fn is_decoded(&self, text: &str) -> bool {
+        let (data, ann) = (self.data(), PEOPLE[0].1.to_string());
+        let args =
+            ["log", "find", "--sender", &ann, "--limit", "1000000", "-o", "json", "--data-dir", data.to_str().unwrap()];
+        self.run(&args).done().words().contains(text)
+    }
+
     /// Nobody sees anything of an import, whom it concerns least of all.
     async fn shows_nothing(&self, input: &LongExport) {
         let all = self.export("seen.jsonl", &[]);
@@ -184,8 +192,14 @@ async fn an_import_that_is_given_up_leaves_nothing_to_see_and_its_people_talk_as
     assert!(all.contains("at last") && !all.contains("of long ago"));
     house.stop();
     house.run(&["log", "verify", "--deep", "--data-dir", data.to_str().unwrap()]).done();
+    assert!(house.is_decoded("of long ago"), "readers stop at once, files follow");
     house.start();
     assert_eq!(house.export("restarted.jsonl", &[]), all);
+    house.run(&["log", "compact", "--data-dir", data.to_str().unwrap(), "--timeout", "60s"]).done();
+    assert_eq!(house.export("compacted.jsonl", &[]), all);
+    house.stop();
+    assert!(!house.is_decoded("of long ago"));
+    house.run(&["log", "verify", "--deep", "--data-dir", data.to_str().unwrap()]).done();
 }
 
 fn with_token(mut command: std::process::Command, token: &str) -> std::process::Command {
@@ -223,4 +237,31 @@ async fn damaged_cut_and_reordered_input_is_named_by_its_first_bad_line_and_chan
     }
     let look = house.admin().await.look_import(&PEOPLE.map(|(_, user)| user), &[], &[]).await.unwrap();
     assert!(look.users.is_empty(), "not even accounts: {look:?}");
+}
+
+#[tokio::test]
+async fn what_no_shard_would_take_is_named_before_anything_is_sent() {
+    let house = House::new();
+    let input = house.long_export();
+    let last = format!("\"seq\":{RECORDS},");
+    let ann = PEOPLE[0].1;
+    let nobodys = |line: &str| match line.starts_with("{\"record\"") && line.contains(&last) {
+        true => line.replace(&format!("\"sender\":\"{ann}\""), "\"sender\":\"0\""),
+        false => line.to_owned(),
+    };
+    let bad = input.rewritten(&house.dir.path().join("bad.jsonl"), nobodys);
+    let refused = house.import(bad.arg(), &[]).ended_with(1);
+    let named = format!("record {RECORDS} of conversation {}: 0 cannot have sent it", input.conversations[0]);
+    assert!(refused.complaint().contains(&named), "{refused}");
+    assert_eq!(places(&house.admin().await, &input).await, []);
+    let another = input.rewritten(&house.dir.path().join("other.jsonl"), |line| line.replace("long ago", "late ago"));
+    let mut client = house.begin_import(&input);
+    in_the_middle(&house.admin().await, &input).await;
+    client.kill().unwrap();
+    client.wait().unwrap();
+    let refused = house.import(another.arg(), &[]).ended_with(1);
+    assert!(refused.complaint().contains("is being imported from another input"), "{refused}");
+    let other_abort = house.import(another.arg(), &["--abort"]).done().json();
+    assert_eq!(other_abort[0]["conversations_given_up"], 0, "only its own");
+    house.import(input.arg(), &[]).done();
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use logstore::RecordKind;
 use logstore::id::{BodyHash, ClientMsgId, ConversationId, Ordinal, SeqId, ServerMsgId, TimeMs, UserId};
 
-use crate::state::{ConversationRow, MemberRow, NameRow, RelationRow, UserRow};
+use crate::state::{ConversationRow, MemberRow, MessageKey, NameRow, RelationRow, UserRow};
 
 /// Names the import of one input: the same input is the same import, whenever and from wherever it is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,6 +121,13 @@ pub struct ImportedRecord {
     pub time: TimeMs,
     /// `None`: it was removed.
     pub body: Option<Bytes>,
+}
+
+impl ImportedRecord {
+    /// Whether anybody can have sent it in its conversation; apply refuses it otherwise.
+    pub fn has_possible_sender(&self) -> bool {
+        MessageKey { conversation: self.conversation, sender: self.sender, id: self.client_msg_id }.is_possible()
+    }
 }
 
 impl Import {

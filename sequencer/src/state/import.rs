@@ -221,10 +221,10 @@ impl ShardState {
         if !(record.seq == SeqId(1) && record.kind == RecordKind::MEMBERSHIP) {
             self.check_time(TimeMs((record.client_msg_id.0 >> 80) as u64))?;
         }
-        let key = MessageKey { conversation: record.conversation, sender: record.sender, id: record.client_msg_id };
-        if !key.is_possible() {
+        if !record.has_possible_sender() {
             return Err(Refusal::NotMember);
         }
+        let key = MessageKey { conversation: record.conversation, sender: record.sender, id: record.client_msg_id };
         if self.dedup.find(self.dedup.hash(&key), &key).is_some() {
             return Err(Refusal::IdempotencyConflict);
         }

@@ -53,8 +53,9 @@ use logstore::id::{BodyHash, Bucket, ClientMsgId, ConversationId, HistoryId, Log
 pub use crate::codec::send_at;
 pub(crate) use apply::keys_of_entry;
 pub use conversation::{ConversationRow, DirectRow, GroupRow};
+use dedup::Dedup;
+pub(crate) use dedup::MessageKey;
 pub use dedup::SKEW_MS;
-use dedup::{Dedup, MessageKey};
 pub use effect::{InboxRow, OutboxHead, OutboxRow};
 pub use erasures::{ErasedRow, Erasure, Erasures};
 use frozen::AtSeal;

@@ -20,6 +20,8 @@ pub struct House {
     pub listen: String,
     data: PathBuf,
     server_args: Vec<String>,
+    /// Of a node in earnest; others are for development.
+    config: Option<PathBuf>,
 }
 
 impl House {
@@ -30,7 +32,7 @@ impl House {
     /// No node.
     pub fn closed(dir: tempfile::TempDir) -> House {
         let data = dir.path().join("data");
-        House { dir, node: None, listen: "127.0.0.1:0".into(), data, server_args: Vec::new() }
+        House { dir, node: None, listen: "127.0.0.1:0".into(), data, server_args: Vec::new(), config: None }
     }
 
     /// The node's data lies elsewhere.
@@ -46,10 +48,23 @@ impl House {
         house
     }
 
+    /// A node that has nobody's account.
+    pub fn in_earnest(shards: u16) -> House {
+        let mut house = House::closed(tempfile::tempdir().unwrap());
+        let file = house.dir.path().join("skein.toml");
+        std::fs::write(&file, format!("shards = {shards}\n")).unwrap();
+        house.config = Some(file);
+        house.run(&["config", "init-keys", "--data-dir", house.data.to_str().unwrap()]).done();
+        house.start();
+        house
+    }
+
     /// Starts the node; after the first time where it was.
     pub fn start(&mut self) {
         let data = self.data();
-        let mut command = self.skein(&["server", "--dev", "--http", "127.0.0.1:0", "--set", "journal.file_bytes=4MiB"]);
+        let mode = self.config.as_ref().map_or(vec!["--dev"], |file| vec!["--config", file.to_str().unwrap()]);
+        let args = [&["server", "--http", "127.0.0.1:0", "--set", "journal.file_bytes=4MiB"], &mode[..]].concat();
+        let mut command = self.skein(&args);
         command.arg("--data-dir").arg(&data).args(["--listen", &self.listen]).args(&self.server_args);
         command.env_remove("SKEIN_SERVER");
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -59,7 +74,7 @@ impl House {
             if let Some(clients) = line.trim().strip_prefix("clients ") {
                 self.listen = clients.split_whitespace().next().unwrap().to_owned();
             }
-            if line.contains(" send --to ") {
+            if line.contains(" send --to ") || line.contains(" next        skein health ") {
                 break;
             }
         }

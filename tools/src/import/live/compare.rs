@@ -185,6 +185,9 @@ impl<'a> Asker<'a> {
             self.wrong.push(format!("{named}: its client_msg_id says a time in the future"));
         }
         match steps::record(self.import, record, &Erased::new()) {
+            Ok(Import::Record(record)) if !record.has_possible_sender() => {
+                self.wrong.push(format!("{named}: {} cannot have sent it", record.sender));
+            }
             Ok(step) => self.check_size(&named, &step),
             Err(what) => self.wrong.push(format!("{named}: {what}")),
         }
