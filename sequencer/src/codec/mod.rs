@@ -17,6 +17,7 @@
 //! 72 bytes of it and never at its body.
 
 mod command;
+mod conversation_row;
 mod field;
 mod import;
 mod state_key;
