@@ -1,14 +1,16 @@
-//! Uncompressed blocks that were read before, bounded in bytes, shared by all segments of a node.
+//! Uncompressed blocks, and pages of other sections, that were read before: bounded in bytes, shared by all segments of a node.
 //!
-//! What always holds: a block is in it only verified; two who want the same block at once read it once; scanning a whole
+//! What always holds: what is in it was verified; two who want the same at once read it once; scanning a whole
 //! segment does not go through it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use super::block::{Block, BlockKind};
+use super::block::Block;
+use super::format::Section;
 use crate::Result;
 
 /// What a typical block takes: how many rows the cache's table has from the start.
@@ -19,12 +21,12 @@ const PARTS_MAX: u64 = 32;
 /// What a block costs beside its bytes.
 const ENTRY_BYTES: u64 = 128;
 
-/// Names a block. Segments are numbered as they are opened, so that numbers never come again.
+/// Names a block of a section, or a page of one that is not blocks. Segments are numbered as they are opened, so that numbers never come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct BlockId {
     pub(super) segment: u64,
-    pub(super) kind: BlockKind,
-    pub(super) block: u32,
+    pub(super) section: Section,
+    pub(super) number: u32,
 }
 
 /// The cache; share it behind an `Arc`.
@@ -35,6 +37,8 @@ pub struct BlockCache {
     reads: AtomicU64,
     read_bytes: AtomicU64,
     scanned: AtomicU64,
+    page_hits: AtomicU64,
+    page_reads: AtomicU64,
 }
 
 /// What a cache has done since it was made.
@@ -48,6 +52,10 @@ pub struct CacheFigures {
     pub read_bytes: u64,
     /// Blocks that were read from files by those who read a segment from end to end.
     pub scanned: u64,
+    /// Pages of directories, indexes and filters that were there.
+    pub page_hits: u64,
+    /// Such pages, of 4 KiB at most, that were read from files because somebody looked something up.
+    pub page_reads: u64,
     /// Bytes in use.
     pub bytes: u64,
 }
@@ -73,7 +81,16 @@ impl BlockCache {
             .unwrap_or_else(|_| unreachable!("both capacities are stated"));
         let blocks = Cache::with_options(options, InBytes, DefaultHashBuilder::default(), DefaultLifecycle::default());
         let zero = || AtomicU64::new(0);
-        BlockCache { blocks, next_segment: zero(), hits: zero(), reads: zero(), read_bytes: zero(), scanned: zero() }
+        BlockCache {
+            blocks,
+            next_segment: zero(),
+            hits: zero(),
+            reads: zero(),
+            read_bytes: zero(),
+            scanned: zero(),
+            page_hits: zero(),
+            page_reads: zero(),
+        }
     }
 
     /// What it has done so far.
@@ -84,6 +101,8 @@ impl BlockCache {
             reads: of(&self.reads),
             read_bytes: of(&self.read_bytes),
             scanned: of(&self.scanned),
+            page_hits: of(&self.page_hits),
+            page_reads: of(&self.page_reads),
             bytes: self.blocks.weight(),
         }
     }
@@ -105,6 +124,17 @@ impl BlockCache {
             self.hits.fetch_add(1, Ordering::Relaxed);
         }
         block
+    }
+
+    /// The page, read by `read` if it is not there.
+    pub(super) fn get_page(&self, id: BlockId, read: impl FnOnce() -> Result<Bytes>) -> Result<Bytes> {
+        let mut counter = &self.page_hits;
+        let page = self.blocks.get_or_insert_with(&id, || {
+            counter = &self.page_reads;
+            read().map(|bytes| Block { plain: bytes.len(), bytes })
+        });
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(page?.bytes)
     }
 
     pub(super) fn count_scan(&self) {

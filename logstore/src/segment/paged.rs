@@ -1,12 +1,15 @@
 //! A section that is not blocks: verified whole at open, and read again a page at a time (docs/decisions/0006).
 //!
 //! What always holds: nothing is mapped, so a file that somebody cuts and a medium that fails are errors of the read that meets them, with
-//! file and offset; every byte that is looked at has the CRC that its page had when the section was verified, so that what
-//! rots after that is found too. Of a section that is read in pages four bytes a page stay in memory; small sections, and those
-//! that say where in another one to look, stay whole.
+//! file and offset; every page that is read has the CRC that it had when the section was verified, so that what
+//! rots after that is found too. Of a section that is read in pages four bytes a page stay in memory, and pages in the block cache as
+//! it has room; small sections, and those that say where in another one to look, stay whole.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::cache::{BlockCache, BlockId};
 use super::footer::{Placed, rot};
 use super::format::{Level, Section, Span};
 use super::output::section_crc;
@@ -17,8 +20,6 @@ use crate::{Error, Result};
 const PAGE_BYTES: usize = 4096;
 /// Sections up to here stay in memory: to have all of a small segment's there costs as much as its blocks in the cache.
 const WHOLE_BYTES_MAX: u64 = 16 << 10;
-/// A look that takes no more than this needs no memory of its own.
-const STACK_BYTES: usize = 2 * PAGE_BYTES;
 /// How much is read at once to verify a section, or to read it from end to end.
 const PIECE_BYTES: usize = 256 << 10;
 
@@ -27,6 +28,9 @@ pub(super) struct Origin {
     pub(super) path: String,
     pub(super) file: Arc<dyn DataFile>,
     pub(super) span: Span,
+    pub(super) cache: Arc<BlockCache>,
+    /// What the cache knows the file by.
+    pub(super) number: u64,
 }
 
 /// One section of it.
@@ -99,22 +103,28 @@ impl Paged {
             Kept::Crcs(crcs) => crcs,
         };
         let page_bytes = self.page_bytes as u64;
-        let first = at / page_bytes;
-        let start = first * page_bytes;
-        let pages_end = end.next_multiple_of(page_bytes).min(self.placed.len);
-        let (mut stack, mut heap);
-        let pages = match (pages_end - start) as usize {
-            bytes if bytes <= STACK_BYTES => {
-                stack = [0; STACK_BYTES];
-                &mut stack[..bytes]
-            }
-            bytes => {
-                heap = vec![0; bytes];
-                &mut heap[..]
-            }
-        };
-        self.read_pages(first, pages, crcs)?;
-        Ok(Some(look(&pages[(at - start) as usize..(end - start) as usize])))
+        let (first, skip) = (at / page_bytes, (at % page_bytes) as usize);
+        if skip + len <= self.page_bytes {
+            let page = self.page(first, crcs)?;
+            return Ok(Some(look(&page[skip..skip + len])));
+        }
+        let mut bytes = Vec::with_capacity(skip + len + self.page_bytes);
+        for number in first..end.div_ceil(page_bytes) {
+            bytes.extend_from_slice(&self.page(number, crcs)?);
+        }
+        Ok(Some(look(&bytes[skip..skip + len])))
+    }
+
+    /// A page through the cache; the section has it.
+    fn page(&self, number: u64, crcs: &[u32]) -> Result<Bytes> {
+        let Origin { cache, number: segment, .. } = &*self.origin;
+        let id = BlockId { segment: *segment, section: self.placed.section, number: number as u32 };
+        cache.get_page(id, || {
+            let at = number * self.page_bytes as u64;
+            let mut page = vec![0; (self.placed.len - at).min(self.page_bytes as u64) as usize];
+            self.read_pages(number, &mut page, crcs)?;
+            Ok(page.into())
+        })
     }
 
     /// Adds the bytes from `at` on, which must be where a page begins, to `out`: as many pages as make a piece; none at the end.

@@ -37,8 +37,6 @@ pub struct Segment {
     delta: DeltaIndex,
     directory: Table,
     heads: Table,
-    cache: Arc<BlockCache>,
-    number: u64,
     is_doomed: AtomicBool,
 }
 
@@ -49,7 +47,8 @@ impl Segment {
         let file_bytes = file.len().context("measure", path)?;
         let (span, footer) = read_ends(&*file, path, file_bytes)?;
         let seed = span.seed();
-        let origin = Arc::new(Origin { path: path.to_owned(), file, span });
+        let (cache, number) = (cache.clone(), cache.number_segment());
+        let origin = Arc::new(Origin { path: path.to_owned(), file, span, cache, number });
         let paged = |section| Paged::open(&origin, footer.section(section), seed);
         let index = Paged::with_pages(&origin, footer.section(Section::BlockIndex), seed, BlockIndex::PAGE_BYTES)?;
         let mut records = Tiling::of(&footer, Section::Records);
@@ -67,8 +66,6 @@ impl Segment {
             heads: Table::new(paged(Section::Heads)?, paged(Section::HeadsRestarts)?),
             footer,
             origin,
-            cache: cache.clone(),
-            number: cache.number_segment(),
             is_doomed: AtomicBool::new(false),
         };
         segment.check_indexes(&records)?;
@@ -172,14 +169,14 @@ impl Segment {
     /// A block of records past the cache.
     pub(super) fn scan_record_block(&self, number: u32) -> Result<RecordBlock> {
         let place = self.record_place(number)?;
-        self.cache.count_scan();
+        self.origin.cache.count_scan();
         self.as_records(self.read_block(BlockKind::Records, place)?, place)
     }
 
     /// A block of state rows past the cache.
     pub(super) fn scan_delta_block(&self, number: u32) -> Result<DeltaRows> {
         let entry = self.delta_index().get(number).ok_or_else(|| self.rot_in(Section::DeltaIndex))?;
-        self.cache.count_scan();
+        self.origin.cache.count_scan();
         self.read_block(BlockKind::Delta, entry.place).map(DeltaRows::new)
     }
 
@@ -240,8 +237,9 @@ impl Segment {
     }
 
     fn cached_block(&self, kind: BlockKind, number: u32, place: BlockPlace) -> Result<Block> {
-        let id = BlockId { segment: self.number, kind, block: number };
-        self.cache.get(id, place.bytes, || self.read_block(kind, place))
+        let section = if kind == BlockKind::Records { Section::Records } else { Section::Delta };
+        let id = BlockId { segment: self.origin.number, section, number };
+        self.origin.cache.get(id, place.bytes, || self.read_block(kind, place))
     }
 
     fn read_block(&self, kind: BlockKind, place: BlockPlace) -> Result<Block> {
