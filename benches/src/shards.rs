@@ -248,6 +248,7 @@ fn sequencer_options(options: &ShardsOptions) -> SequencerOptions {
         seal_age: Duration::from_secs(1 << 30),
         unsealed_bytes_max: 4 * options.seal_bytes,
         seal_bytes_per_second: 1 << 40,
+        keeps_sealed: false,
         merge_inputs: options.merge_inputs,
         drop_within: Duration::from_secs(24 * 3600),
         row_cache_bytes: 256 << 20,

@@ -352,6 +352,7 @@ fn sequencer_options(config: &Config, identity: &Identity) -> SequencerOptions {
         seal_age: of.seal_age.0,
         unsealed_bytes_max: of.unsealed_bytes_max.0,
         seal_bytes_per_second: of.seal_bytes_per_second.0,
+        keeps_sealed: config.journal.keep_for_backups,
         merge_inputs: of.merge_inputs,
         drop_within: of.drop_within.0,
         row_cache_bytes: of.row_cache_bytes.0,

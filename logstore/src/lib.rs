@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod entries;
 mod error;
 pub mod id;
 pub mod io;

@@ -10,6 +10,7 @@ pub mod erased_again;
 mod error;
 pub mod founding;
 mod outcome;
+pub mod points;
 mod raft;
 mod runtime;
 mod shard;

@@ -147,7 +147,7 @@ async fn a_cut_has_no_effect_that_left_its_outbox_and_did_not_arrive() {
     let cuts = async {
         let mut cuts = Vec::new();
         for _ in 0..8 {
-            cuts.push(world.sequencer.cut().await.unwrap().sealed().await.unwrap());
+            cuts.push(world.sequencer.cut(false).await.unwrap().sealed().await.unwrap());
         }
         cuts
     };
@@ -173,7 +173,7 @@ async fn a_cut_has_no_effect_that_left_its_outbox_and_did_not_arrive() {
     assert!(under_way > 0, "some cuts were made while effects were under way");
     world.outboxes_are_empty().await;
     // A cut of shards in which nothing happens is what is there.
-    let first = world.sequencer.cut().await.unwrap().sealed().await.unwrap();
-    let second = world.sequencer.cut().await.unwrap().sealed().await.unwrap();
+    let first = world.sequencer.cut(false).await.unwrap().sealed().await.unwrap();
+    let second = world.sequencer.cut(false).await.unwrap().sealed().await.unwrap();
     assert!(first.iter().zip(&second).all(|(one, other)| one.manifest() == other.manifest()));
 }

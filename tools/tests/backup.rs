@@ -165,8 +165,8 @@ fn damage_is_named_and_nothing_is_restored_over_anything() {
         std::fs::write(&save, damaged).unwrap();
         assert!(status(&[]).ended_with(5).complaint().contains("0000000001.save"));
     }
-    std::fs::write(&save, text.replacen("\"backup\":1", "\"backup\":2", 1)).unwrap();
-    assert!(status(&[]).ended_with(5).complaint().contains("format 2"));
+    std::fs::write(&save, text.replacen("\"backup\":2", "\"backup\":3", 1)).unwrap();
+    assert!(status(&[]).ended_with(5).complaint().contains("format 3"));
 }
 
 #[test]
@@ -303,4 +303,25 @@ fn what_was_erased_after_a_save_does_not_come_back_with_it() {
     second.save(&backups);
     let (_, again) = restore("again", &["backup", "restore", from, "--save", "1"]);
     assert!(!holds(&house, &again, &erased), "of a save that only another history knows more than");
+}
+
+#[test]
+fn a_save_of_the_first_format_is_read_and_later_ones_go_on_from_it() {
+    let house = House::new();
+    house.sign_in("alice");
+    let backups = house.path("backups");
+    house.send("one");
+    house.save(&backups);
+    let file = files(&backups.join("saves")).remove(0);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut line = text.lines().next().unwrap().replacen("\"backup\":2", "\"backup\":1", 1) + "\n";
+    line = line.replace(",\"since\":null", "").replace(",\"entries\":null", "");
+    assert!(!line.contains("since") && !line.contains("entries"));
+    std::fs::write(&file, format!("{line}blake3 {}\n", blake3::hash(line.as_bytes()).to_hex())).unwrap();
+    let lines = house.export("one.jsonl");
+    house.send("two");
+    assert!(house.save(&backups)["points_to_ms"].is_u64());
+    let (restored, _) = house.restore(&backups, &["--save", "1"]);
+    assert_eq!(restored.export("restored.jsonl"), lines);
+    assert_eq!(house.restore(&backups, &[]).1["save"], 2);
 }

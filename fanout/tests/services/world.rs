@@ -54,6 +54,7 @@ impl World {
             seal_age: Duration::from_secs(600),
             unsealed_bytes_max: 256 << 20,
             seal_bytes_per_second: 1 << 30,
+            keeps_sealed: false,
             merge_inputs: 16,
             drop_within: Duration::from_secs(24 * 3600),
             row_cache_bytes: 8 << 20,

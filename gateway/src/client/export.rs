@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use logstore::id::{HistoryId, LogIndex, ShardId, TimeMs};
+use logstore::id::{HistoryId, LogId, LogIndex, NodeId, ShardId, Term, TimeMs};
+use logstore::{Entry, EntryKind};
 
 use super::{Connection, Error};
 use crate::wire::operation::Operation;
@@ -49,9 +50,10 @@ pub struct ExportFile {
 }
 
 impl Connection {
-    /// Cuts all shards at one moment and waits until it is in files, at most `limit`.
-    pub async fn open_export(&self, limit: Duration) -> Result<Exported, Error> {
-        let opened: proto::OpenedExport = self.call(Operation::OpenExport, &proto::OpenExport {}).await?;
+    /// Cuts all shards at one moment and waits until it is in files, at most `limit`. With `every_shard` also those are sealed in which
+    /// nothing has happened since they were sealed last: the last entry of each is of the cut's time then.
+    pub async fn open_export(&self, every_shard: bool, limit: Duration) -> Result<Exported, Error> {
+        let opened: proto::OpenedExport = self.call(Operation::OpenExport, &proto::OpenExport { every_shard }).await?;
         let listed = tokio::time::timeout(limit, self.list_export(opened.export)).await;
         listed.map_err(|_| Error::Timeout { after: limit })?
     }
@@ -83,10 +85,42 @@ impl Connection {
         Ok(self.call::<proto::ExportPiece>(Operation::ReadExport, &body).await?.bytes)
     }
 
+    /// Committed entries of a shard's log above `after` up to `upto`, in order, from the first on, about `bytes` of them; none if the node no
+    /// longer has the first.
+    pub async fn read_entries(
+        &self,
+        shard: ShardId,
+        after: LogIndex,
+        upto: LogIndex,
+        bytes: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        let (after_index, upto_index) = (after.0, upto.0);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let body = proto::ReadEntries { shard: shard.0.into(), after_index, upto_index, bytes };
+        let read: proto::LogEntries = self.call(Operation::ReadEntries, &body).await?;
+        let indexes = (after.0.saturating_add(1)..=upto.0).map(LogIndex);
+        if read.entries.len() as u64 > upto.0.saturating_sub(after.0) {
+            return Err(Error::Protocol("more entries than were asked for".into()));
+        }
+        indexes.zip(read.entries).map(|(index, read)| entry(index, read)).collect()
+    }
+
     /// The node need not keep an export any longer.
     pub async fn close_export(&self, export: u64) -> Result<(), Error> {
         self.call::<proto::ClosedExport>(Operation::CloseExport, &proto::CloseExport { export }).await.map(drop)
     }
+}
+
+fn entry(index: LogIndex, read: proto::LogEntry) -> Result<Entry, Error> {
+    let kind = match read.kind {
+        0 => EntryKind::Blank,
+        1 => EntryKind::Normal,
+        2 => EntryKind::Membership,
+        other => return Err(Error::Protocol(format!("an entry of kind {other}"))),
+    };
+    // A term has one leader at most: the log does not say who it was.
+    let id = LogId { term: Term(read.term), leader: NodeId(0), index };
+    Ok(Entry { id, kind, payload: read.payload })
 }
 
 fn exported(export: u64, list: &proto::ExportList) -> Result<Exported, Error> {

@@ -97,6 +97,8 @@ pub struct JournalConfig {
     pub tail_cache_bytes: Size,
     /// Most bytes queued for the writer.
     pub queue_bytes_max: Size,
+    /// Whether sealed entries stay while `held_files_max` leaves a place for them, so that saves tell what came between them.
+    pub keep_for_backups: bool,
 }
 
 /// `[sequencer]`.
@@ -230,6 +232,8 @@ impl Default for Config {
                 held_files_max: journal.held_files_max,
                 tail_cache_bytes: Size(journal.tail_cache_bytes as u64),
                 queue_bytes_max: Size(journal.queue_bytes_max as u64),
+                // A start reads all that the journal holds: who makes no backups shall not wait for that.
+                keep_for_backups: false,
             },
             sequencer: SequencerConfig {
                 // Measured: two entries of 64 KiB in flight keep the journal busy; more only adds waiting.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fanout::{Code, Fault};
+use logstore::id::{LogIndex, ShardId};
+use logstore::{Entry, EntryKind};
 
 use super::{ANSWER_BYTES_MAX, Answer, encode, parse};
 use crate::session::Gateway;
@@ -17,10 +19,10 @@ const FILES_MAX: usize = 4096;
 
 /// Cuts all shards; the answer comes when every shard has its Seal, before the segments are made.
 pub(super) async fn open(gateway: &Arc<Gateway>, body: Bytes) -> Answer {
-    let proto::OpenExport {} = parse(body)?;
+    let proto::OpenExport { every_shard } = parse(body)?;
     let exports = gateway.exports().clone();
     let export = exports.begin()?;
-    match gateway.sequencer().cut().await {
+    match gateway.sequencer().cut(every_shard).await {
         Ok(cut) => {
             tokio::spawn(async move { exports.fill(export, cut).await });
             Ok(encode(&proto::OpenedExport { export }))
@@ -68,6 +70,29 @@ pub(super) async fn read(gateway: &Gateway, body: Bytes) -> Answer {
     let read = tokio::task::spawn_blocking(move || content.read(&request.path, request.offset, bytes)).await;
     let bytes = read.map_err(|_| Fault::new(Code::Internal, "the node is stopping"))??;
     Ok(encode(&proto::ExportPiece { bytes: bytes.into() }))
+}
+
+/// Entries of a shard's log, as long as the journal has them.
+pub(super) async fn entries(gateway: &Gateway, body: Bytes) -> Answer {
+    let request: proto::ReadEntries = parse(body)?;
+    let id = u16::try_from(request.shard).ok().map(ShardId);
+    let shard = id.and_then(|id| gateway.sequencer().shard(id));
+    let shard = shard.ok_or_else(|| Fault::new(Code::BadField, format!("there is no shard {}", request.shard)))?;
+    let (after, upto) = (LogIndex(request.after_index), LogIndex(request.upto_index));
+    if after.0 == u64::MAX || upto > shard.applied() {
+        return Err(Fault::new(Code::BadField, format!("shard {} has no entry {upto} yet", shard.id())));
+    }
+    let entries = shard.entries(after, upto, (request.bytes as usize).min(PIECE_BYTES_MAX)).await?;
+    Ok(encode(&proto::LogEntries { entries: entries.into_iter().map(entry).collect() }))
+}
+
+fn entry(entry: Entry) -> proto::LogEntry {
+    let kind = match entry.kind {
+        EntryKind::Blank => 0,
+        EntryKind::Normal => 1,
+        EntryKind::Membership => 2,
+    };
+    proto::LogEntry { term: entry.id.term.0, kind, payload: entry.payload }
 }
 
 /// Lets go of an export.

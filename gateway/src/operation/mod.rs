@@ -90,6 +90,7 @@ async fn answer_any(gateway: &Arc<Gateway>, caller: Caller, operation: Operation
         Operation::ListExport => export::list(gateway, body),
         Operation::ReadExport => export::read(gateway, body).await,
         Operation::CloseExport => export::close(gateway, body),
+        Operation::ReadEntries => export::entries(gateway, body).await,
         _ => Err(unknown(operation)),
     }
 }

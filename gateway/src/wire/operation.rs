@@ -103,6 +103,8 @@ table! {
         ReadExport = 912, "admin.read_export";
         /// `CloseExport` → `ClosedExport`.
         CloseExport = 913, "admin.close_export";
+        /// `ReadEntries` → `LogEntries`.
+        ReadEntries = 914, "admin.read_entries";
         /// `Trim` → `TrimReply`.
         Trim = 920, "admin.trim";
         /// `Retain` → `RetainReply`.

@@ -175,6 +175,19 @@ impl EntryIndex {
         is_there
     }
 
+    /// The last entry that lies in a file older than this one.
+    pub fn last_before_file(&self, file: u32) -> Option<LogIndex> {
+        let mut left: u64 = self.files.range(..file).map(|(_, entries)| u64::from(*entries)).sum();
+        if left == 0 {
+            return None;
+        }
+        let older = self.from(LogIndex(0)).filter(|(_, location)| (1..file).contains(&location.file));
+        older.map(|(index, _)| index).find(|_| {
+            left -= 1;
+            left == 0
+        })
+    }
+
     /// The oldest file that holds an entry.
     pub fn oldest_file(&self) -> Option<u32> {
         self.files.first_key_value().map(|(file, _)| *file)
@@ -261,5 +274,24 @@ mod tests {
         assert_eq!((index.oldest_file(), index.is_in(3), index.frame_bytes()), (Some(2), false, 56));
         index.truncate_from(LogIndex(0));
         assert_eq!((index.oldest_file(), index.frame_bytes()), (None, 0));
+    }
+
+    #[test]
+    fn the_last_entry_of_older_files_is_found_behind_those_that_were_copied_to_newer_ones() {
+        let at = |file| Position { file, offset: 4096 };
+        let mut index = index(1, 5);
+        for (n, file) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
+            index.settle(LogIndex(n), 0, at(file), [240].into_iter());
+        }
+        assert_eq!(
+            [1, 2, 3, 4].map(|file| index.last_before_file(file)),
+            [None, Some(2), Some(3), Some(4)].map(|at| at.map(LogIndex))
+        );
+        index.relocate(LogIndex(1), at(1), at(3));
+        assert_eq!(index.last_before_file(3), Some(LogIndex(3)));
+        index.relocate(LogIndex(3), at(2), at(3));
+        assert_eq!(index.last_before_file(3), Some(LogIndex(2)));
+        index.lose(LogIndex(2), at(1));
+        assert_eq!(index.last_before_file(3), None);
     }
 }

@@ -397,6 +397,20 @@ impl Journal {
         state.files.used.len() > self.shared.options.held_files_max && is_pinned()
     }
 
+    /// The last of a shard's entries that lies in a file which no longer has a place: one file less than may be held back is for whoever
+    /// keeps entries for no need of his own, so that they are never why any are copied.
+    pub fn without_place(&self, shard: ShardId) -> Option<LogIndex> {
+        let state = self.shared.state.lock();
+        let kept_files = self.shared.options.held_files_max.saturating_sub(1).max(1);
+        let oldest_kept = *state.files.used.keys().rev().nth(kept_files - 1)?;
+        state.shards.get(&shard)?.index.last_before_file(oldest_kept)
+    }
+
+    /// Whether files are zeroed before they are used again, as they are while something is being erased.
+    pub fn zeroes_recycled(&self) -> bool {
+        self.shared.state.lock().files.zeroes
+    }
+
     /// The shards that would have to be sealed and purged for the oldest file to be recycled; none if there is one
     /// file only.
     pub fn oldest_file_pinned_by(&self) -> Vec<ShardId> {

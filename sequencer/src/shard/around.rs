@@ -88,7 +88,8 @@ impl Opening {
         let proposer = Proposer::reads_only();
         let SequencerOptions { merge_inputs, drop_within, .. } = self.options;
         let merge_when = MergeWhen::new(merge_inputs, drop_within, Arc::new(SystemClock));
-        Ok(Shard { core, proposer, group: None, journal: self.journal.clone(), merge_when, damage })
+        let journal = self.journal.clone();
+        Ok(Shard { core, proposer, group: None, journal, merge_when, keeps_sealed: false, damage })
     }
 
     /// What may be applied: alone, a node has committed whatever it holds.

@@ -87,6 +87,7 @@ impl ShardCore {
         stored.increment(state.stored());
         let tail = Tail::new(tail_bytes);
         tail.begin_after(applied);
+        let unneeded = sealed.manifest().segments().last().map_or(LogIndex(0), |newest| newest.span.after);
         ShardCore {
             shard,
             state: RwLock::new((state, Records::above(sealed))),
@@ -94,7 +95,7 @@ impl ShardCore {
             rows,
             tail,
             applied: AtomicU64::new(applied.0),
-            sealing: Sealing::new(published, checkpoint),
+            sealing: Sealing::new(published, checkpoint, unneeded),
             generation_bytes: AtomicU64::new(0),
             ended_bytes: AtomicU64::new(0),
             seal_bytes,

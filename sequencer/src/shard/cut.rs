@@ -41,12 +41,13 @@ enum Sealed {
 }
 
 impl Sequencer {
-    /// Cuts all shards here at one causal moment. Returns when every shard has its Seal; see [`Cut::sealed`].
-    pub async fn cut(&self) -> Result<Cut> {
+    /// Cuts all shards here at one causal moment. Returns when every shard has its Seal; see [`Cut::sealed`]. With `every_shard` those in
+    /// which nothing was applied since their last one get another: so the time of each one's last entry is that of the cut.
+    pub async fn cut(&self, every_shard: bool) -> Result<Cut> {
         let _one_at_a_time = self.cutting.lock().await;
         let held = runtime::within(LIMIT, self.acks.clone().write_owned()).await;
         let held = held.ok_or_else(|| timeout(self.shards()[0].id(), "finish what is acknowledged"))?;
-        let cut = join_all(self.shards().iter().map(|shard| cut_one(shard))).await;
+        let cut = join_all(self.shards().iter().map(|shard| cut_one(shard, every_shard))).await;
         drop(held);
         Ok(Cut { shards: cut.into_iter().collect::<Result<_>>()? })
     }
@@ -68,8 +69,8 @@ impl Cut {
     }
 }
 
-async fn cut_one(shard: &Shard) -> Result<(ShardId, Sealed)> {
-    let sealed = look(shard);
+async fn cut_one(shard: &Shard, in_any_case: bool) -> Result<(ShardId, Sealed)> {
+    let sealed = look(shard, in_any_case);
     if matches!(sealed, Sealed::Soon(_)) {
         let done = runtime::within(LIMIT, shard.execute(Command::Seal)).await;
         let done = done.ok_or_else(|| timeout(shard.id(), "seal"))?;
@@ -79,11 +80,11 @@ async fn cut_one(shard: &Shard) -> Result<(ShardId, Sealed)> {
 }
 
 /// Registered before the Seal is proposed: whoever proposes it, the generation of this moment ends after this moment.
-fn look(shard: &Shard) -> Sealed {
+fn look(shard: &Shard, in_any_case: bool) -> Sealed {
     let (state, records) = &*shard.core.read();
     let set = records.sealed();
     let upto = set.manifest().checkpoint().map(|checkpoint| checkpoint.seal.index);
-    if upto == Some(state.applied()) {
+    if upto == Some(state.applied()) && !in_any_case {
         return Sealed::Now(set.clone());
     }
     Sealed::Soon(shard.core.sealing().hand_out_at(state.generation()))

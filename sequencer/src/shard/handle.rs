@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use logstore::id::{ConnectionId, ConversationId, LogIndex, SeqId, ShardId};
-use logstore::{Journal, Records};
+use logstore::{Entry, Journal, Records};
 use tokio::sync::oneshot;
 
 use crate::raft::group::Group;
@@ -28,6 +28,8 @@ pub struct Shard {
     pub(super) group: Option<Group>,
     pub(super) journal: Journal,
     pub(super) merge_when: MergeWhen,
+    /// Whether sealed entries stay in the journal as long as there is a place for them.
+    pub(super) keeps_sealed: bool,
     /// What of it cannot be read, in words.
     pub(super) damage: Vec<String>,
 }
@@ -124,6 +126,17 @@ impl Shard {
         let wanted = history::Wanted { conversation, from, to, records_max, bytes_max };
         let read = history::read(&self.core, &self.journal, wanted).await;
         read.map_err(|error| error.of_read(self.id(), conversation))
+    }
+
+    /// Committed entries above `after` up to `upto`, from the first on, about `bytes_max` of them, at least one; nothing if the journal has
+    /// let go of the first, or it is not applied here.
+    pub async fn entries(&self, after: LogIndex, upto: LogIndex, bytes_max: usize) -> Result<Vec<Entry>> {
+        let (journal, shard, range) = (self.journal.clone(), self.id(), after.next()..upto.min(self.applied()).next());
+        let read = runtime::blocking(move || journal.read(shard, range, bytes_max)).await;
+        match read.map_err(|_| Error::Raft { shard, what: "the node is stopping".to_string() })? {
+            Err(logstore::Error::NoSuchEntry { .. }) => Ok(Vec::new()),
+            read => Ok(read?),
+        }
     }
 
     /// Seals what there is and waits until its segment is durable; states how many seals there are. What keeps the segment

@@ -285,10 +285,10 @@ impl Opening {
         let task =
             ProposerTask::new(proposer.clone(), core.clone(), group.clone(), self.journal.clone(), self.clock.clone());
         running.proposers.push(runtime::spawn(task.run()));
-        let SequencerOptions { merge_inputs, drop_within, .. } = self.options;
+        let SequencerOptions { merge_inputs, drop_within, keeps_sealed, .. } = self.options;
         let merge_when = MergeWhen::new(merge_inputs, drop_within, self.clock.clone());
         let (group, journal) = (Some(group), self.journal.clone());
-        Arc::new(Shard { core, proposer, group, journal, merge_when, damage: Vec::new() })
+        Arc::new(Shard { core, proposer, group, journal, merge_when, keeps_sealed, damage: Vec::new() })
     }
 
     /// Which shards there are: what the replayed ones say, or a new cluster's. A crash while a cluster is created

@@ -31,6 +31,7 @@ pub use cut::Cut;
 pub use handle::Shard;
 pub use host::Sequencer;
 pub(crate) use host::even_table;
+pub(crate) use sealing::ReplayedShard;
 pub use tail::{TailBatch, TailReader, TailStep};
 
 /// How a node's shards are run.
@@ -60,6 +61,9 @@ pub struct SequencerOptions {
     pub unsealed_bytes_max: u64,
     /// Most bytes a second that making segments writes, all shards together.
     pub seal_bytes_per_second: u64,
+    /// Whether entries stay in the journal after they are sealed, as long as its files have a place for them: for saves that tell
+    /// what came between two of them.
+    pub keeps_sealed: bool,
     /// So many consecutive seals are merged into one segment, 2 to 64.
     pub merge_inputs: usize,
     /// Bodies that were trimmed or recalled are gone from segments after this, if no merge comes before.

@@ -114,13 +114,13 @@ impl ShardCore {
         looked.0.has_near(payload) || self.staging().stage.lock().prefetch.ready(index, payload, &looked.0)
     }
 
-    /// Does every read that may start.
-    #[cfg(test)]
-    pub(crate) fn load_here(&self) {
+    /// Does every read that may start, here and now. After one that fails the shard is of no use.
+    pub(crate) fn load_here(&self) -> std::io::Result<()> {
         while let Some(job) = self.staging().next_load() {
-            let loaded = job.run().unwrap();
+            let loaded = job.run()?;
             self.with_state(|state| self.staging().stage.lock().prefetch.complete(loaded, state));
         }
+        Ok(())
     }
 
     /// Starts every read that may start.

@@ -34,6 +34,25 @@ pub struct InboxRow {
     pub last: u64,
 }
 
+impl InboxRow {
+    /// The row once effects that begin with number `first` have come; `None` if they are of a life that is over.
+    pub(crate) fn after(self, incarnation: u64, first: u64, count: u64) -> Result<Option<InboxRow>, Refusal> {
+        if incarnation < self.incarnation {
+            return Ok(None);
+        }
+        let last = self.last_of(incarnation);
+        if first == 0 || first > last + 1 {
+            return Err(Refusal::EffectGap);
+        }
+        Ok(Some(InboxRow { incarnation, last: last.max(first - 1 + count) }))
+    }
+
+    /// What was applied of a life that is not older than the one known.
+    fn last_of(self, incarnation: u64) -> u64 {
+        if incarnation > self.incarnation { 0 } else { self.last }
+    }
+}
+
 impl Default for OutboxRow {
     fn default() -> OutboxRow {
         OutboxRow { first: 1, effects: VecDeque::new() }
@@ -121,20 +140,21 @@ impl ShardState {
         out: &mut Applied,
     ) -> Result<Outcome, Refusal> {
         let known = self.inboxes.get(&from).copied().unwrap_or_default();
-        if incarnation < known.incarnation {
+        let Some(row) = known.after(incarnation, first, effects.len() as u64)? else {
             return Ok(Outcome::Effects { last: 0 });
-        }
-        let mut last = if incarnation > known.incarnation { 0 } else { known.last };
-        if first == 0 || first > last + 1 {
-            return Err(Refusal::EffectGap);
-        }
-        let applied_before = last + 1 - first;
-        for effect in effects.into_iter().skip(usize::try_from(applied_before).unwrap_or(usize::MAX)) {
-            last += 1;
+        };
+        let fresh = (row.last - known.last_of(incarnation)) as usize;
+        let applied_before = effects.len() - fresh;
+        for effect in effects.into_iter().skip(applied_before) {
             self.effect(effect, out);
         }
-        self.inboxes.insert(from, InboxRow { incarnation, last });
-        Ok(Outcome::Effects { last })
+        self.inboxes.insert(from, row);
+        Ok(Outcome::Effects { last: row.last })
+    }
+
+    /// The number of the last effect that was ever put into the outbox of a shard in this life of it; 0 if none was.
+    pub(crate) fn last_effect_for(&self, to: ShardId) -> u64 {
+        self.outboxes.get(&to).map_or(0, |row| row.next() - 1)
     }
 
     pub(super) fn ack_effects(&mut self, to: ShardId, incarnation: u64, upto: u64, out: &mut Applied) -> Outcome {

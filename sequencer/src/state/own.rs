@@ -98,7 +98,12 @@ impl OwnRow {
 
     /// Moves the log's time on to an entry's.
     pub fn advance(&mut self, entry: TimeMs) {
-        self.time = self.time.max(entry.min(TIME_MAX));
+        self.time = OwnRow::time_after(self.time, entry);
+    }
+
+    /// The log's time after an entry of this one.
+    pub(crate) fn time_after(log: TimeMs, entry: TimeMs) -> TimeMs {
+        log.max(entry.min(TIME_MAX))
     }
 
     /// The id of the next record: at the log's time, or just above the last one. A full counter borrows the next ms.

@@ -46,6 +46,7 @@ pub fn options() -> SequencerOptions {
         seal_age: Duration::from_secs(600),
         unsealed_bytes_max: 256 << 20,
         seal_bytes_per_second: 1 << 30,
+        keeps_sealed: false,
         merge_inputs: 16,
         drop_within: Duration::from_secs(24 * 3600),
         row_cache_bytes: 8 << 20,
@@ -80,6 +81,11 @@ impl World {
     /// In a directory of the caller's.
     pub async fn in_dir(dir: &std::path::Path, options: SequencerOptions) -> World {
         World::open(logstore::io::real(dir), options, Arc::new(SystemClock)).await
+    }
+
+    /// In a directory of the caller's, by a clock of the caller's.
+    pub async fn in_dir_by(dir: &std::path::Path, options: SequencerOptions, clock: Arc<dyn Clock>) -> World {
+        World::open(logstore::io::real(dir), options, clock).await
     }
 
     /// Stops.

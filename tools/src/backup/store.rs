@@ -3,12 +3,13 @@
 //! ```text
 //! PATH/segments/00003/0000000001-0000000016.L1.3f2a9c0b11d4e587.segment     as in a data directory
 //! PATH/saves/0000000002.save                                               which of them a save is, and up to where
+//! PATH/entries/0000000002/00003.entries                                    what shard 3 logged between the save before and that one
 //!
 //! save:  a line of JSON, and "blake3 " with the 64 hex digits of that line's BLAKE3, its end included
 //! ```
 //!
 //! What always holds: a save has its name only once every file it lists is there, verified and synced; a file that has its name is
-//! never written again. So what an interrupted save leaves harms no other.
+//! never written again. So what an interrupted save leaves harms no other; entries of a save that is not there are nobody's.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -24,13 +25,15 @@ use logstore::{Manifest, SegmentSet};
 use serde::{Deserialize, Serialize};
 
 /// The version this code writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Far more than shards and merges make of it.
 const SAVE_BYTES_MAX: u64 = 256 << 20;
 /// Scans go past it.
 const CACHE_BYTES: u64 = 8 << 20;
 /// Saves lie there.
 const SAVES: &str = "saves";
+/// Entries lie there.
+const ENTRIES: &str = "entries";
 /// What a save's name ends in.
 const ENDING: &str = ".save";
 
@@ -53,6 +56,9 @@ pub struct Save {
     pub history: String,
     /// Whether `--dev` made the node.
     pub dev: bool,
+    /// The save of the same history whose entries it has what followed of; `None`: it is a point of its own.
+    #[serde(default)]
+    pub since: Option<u64>,
     /// Up to where each shard is in it.
     pub shards: Vec<SavedShard>,
 }
@@ -69,6 +75,19 @@ pub struct SavedShard {
     pub log_time_ms: u64,
     /// Its manifest, base64.
     manifest: String,
+    /// What it logged since the save that this one says it goes on from, if anything.
+    #[serde(default)]
+    pub entries: Option<SavedEntries>,
+}
+
+/// A file of entries of a save.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedEntries {
+    /// Its length.
+    pub bytes: u64,
+    /// BLAKE3 of it, 64 hex digits.
+    pub blake3: String,
 }
 
 impl Store {
@@ -125,6 +144,7 @@ impl Store {
             fs::remove_file(self.path_of(save.save))?;
         }
         sync_dir(&self.root.join(SAVES))?;
+        remove_dir(&self.root.join(ENTRIES))?;
         let listed: Vec<PathBuf> = kept.files()?.into_iter().map(|path| self.root.join(path)).collect();
         let mut removed = 0;
         for shard in fs::read_dir(self.root.join("segments")).into_iter().flatten() {
@@ -146,6 +166,21 @@ impl Store {
         save.shards.iter().map(open).collect()
     }
 
+    /// Where the entries of a save lie.
+    pub fn entries_dir(&self, save: u64) -> PathBuf {
+        self.root.join(ENTRIES).join(format!("{save:010}"))
+    }
+
+    /// Where the entries of one of its shards lie.
+    pub fn entries_path(&self, save: u64, shard: ShardId) -> PathBuf {
+        self.entries_dir(save).join(format!("{:05}.entries", shard.0))
+    }
+
+    /// Removes entries of a save that is not there.
+    pub fn remove_entries(&self, save: u64) -> anyhow::Result<()> {
+        remove_dir(&self.entries_dir(save))
+    }
+
     fn load(&self, number: u64) -> anyhow::Result<Save> {
         let path = self.path_of(number);
         let bytes = read_bounded(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -159,7 +194,13 @@ impl Store {
             return Err(wrong("it does not verify (damaged or cut)"));
         }
         let save: Save = serde_json::from_slice(&bytes[..end]).map_err(|error| wrong(&error.to_string()))?;
-        if save.save != number { Err(wrong(&format!("it is save {}", save.save))) } else { Ok(save) }
+        if save.save != number {
+            return Err(wrong(&format!("it is save {}", save.save)));
+        }
+        if save.since.is_some_and(|since| since >= number) {
+            return Err(wrong("it goes on from a later save"));
+        }
+        Ok(save)
     }
 
     fn path_of(&self, number: u64) -> PathBuf {
@@ -183,15 +224,22 @@ impl Save {
                 upto_index: manifest.checkpoint().map_or(0, |checkpoint| checkpoint.seal.index.0),
                 log_time_ms: manifest.segments().last().map_or(0, |info| info.log_time.0),
                 manifest: BASE64.encode(manifest.to_bytes()),
+                entries: None,
             }
         };
         let history = format!("{:032x}", history.0);
-        Save { backup: FORMAT, save: number, made, history, dev, shards: sets.iter().map(shard).collect() }
+        let shards = sets.iter().map(shard).collect();
+        Save { backup: FORMAT, save: number, made, history, dev, since: None, shards }
     }
 
     /// The log time of its newest entry.
     pub fn log_time_ms(&self) -> u64 {
         self.shards.iter().map(|shard| shard.log_time_ms).max().unwrap_or(0)
+    }
+
+    /// The log time that every shard has reached.
+    pub fn common_log_time_ms(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.log_time_ms).min().unwrap_or(0)
     }
 
     /// The history it is of.
@@ -216,6 +264,15 @@ impl SavedShard {
         let bytes = BASE64.decode(&self.manifest).with_context(|| format!("manifest of shard {}", self.shard))?;
         let shard = ShardId(self.shard);
         Ok(Manifest::from_bytes(&Manifest::path(shard), shard, &bytes)?)
+    }
+}
+
+fn remove_dir(dir: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -19,7 +19,7 @@ use logstore::segment::BlockCache;
 use serde::Serialize;
 
 use crate::admin::connect_with;
-use crate::backup::{self, store::Store};
+use crate::backup::{self, Points, store::Store};
 use crate::bench::accounts::AdminArgs;
 use crate::exit::{Failure, Outcome};
 use crate::jsonl::{self, Selection, Written};
@@ -119,15 +119,15 @@ fn native(args: Args, globals: &Globals) -> Outcome {
     }
     let link = args.admin.data_dir.clone().filter(|_| args.link);
     let store = Store::at(&args.out);
-    let (save, fetched) = backup::save(&store, &args.admin, link, args.timeout, globals)?;
-    store.keep_only(&save)?;
-    Printer::new(globals).one(&backup::row(&save, fetched, "exported")?)
+    let saved = backup::save(&store, &args.admin, link, Points::None, args.timeout, globals)?;
+    store.keep_only(&saved.save)?;
+    Printer::new(globals).one(&backup::row(&saved.save, saved.fetched, None, "exported")?)
 }
 
 fn jsonl(args: Args, globals: &Globals) -> Outcome {
     let mut printer = Printer::new(globals);
     let runtime = runtime()?;
-    let remote = open(&args.admin, globals, runtime.handle(), args.timeout)?;
+    let remote = open(&args.admin, globals, runtime.handle(), false, args.timeout)?;
     let disk = remote.disk();
     let sets = sets(&remote, &disk)?;
     let selection = match args.conversations.is_empty() {
@@ -160,18 +160,19 @@ pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
-/// Cuts a running node's shards.
+/// Cuts a running node's shards; `every_shard`: also those in which nothing has happened get a Seal.
 pub fn open(
     admin: &AdminArgs,
     globals: &Globals,
     runtime: &tokio::runtime::Handle,
+    every_shard: bool,
     limit: Duration,
 ) -> Result<Arc<Remote>, Failure> {
     // A cut waits for every shard's Seal, and answers are small: neither takes longer than a busy disk.
     let options =
         gateway::client::Options { request_timeout: Duration::from_secs(60), ..connect_options(globals, None)? };
     let (connection, _) = runtime.block_on(connect_with(admin, globals, options))?;
-    Ok(Remote::open(connection, runtime, limit)?)
+    Ok(Remote::open(connection, runtime, every_shard, limit)?)
 }
 
 /// The segments of all shards of a cut.

@@ -10,12 +10,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use gateway::client::{Connection, Error, Exported};
 use hashbrown::HashMap;
+use logstore::Entry;
+use logstore::id::{LogIndex, ShardId};
 use logstore::io::{DataFile, Disk};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 /// Bytes asked for at a time when less would do: some blocks of records.
 const PIECE_BYTES: usize = 128 << 10;
+
+/// Bytes of entries asked for at a time.
+const ENTRIES_BYTES: usize = 512 << 10;
 
 /// An export of a running node; closed when it is dropped.
 pub struct Remote {
@@ -27,8 +32,13 @@ pub struct Remote {
 
 impl Remote {
     /// Cuts the node's shards and waits until that is in files.
-    pub fn open(connection: Connection, runtime: &Handle, limit: Duration) -> Result<Arc<Remote>, Error> {
-        let exported = runtime.block_on(connection.open_export(limit))?;
+    pub fn open(
+        connection: Connection,
+        runtime: &Handle,
+        every_shard: bool,
+        limit: Duration,
+    ) -> Result<Arc<Remote>, Error> {
+        let exported = runtime.block_on(connection.open_export(every_shard, limit))?;
         let lengths = exported.files.iter().map(|file| (file.path.clone(), file.bytes)).collect();
         Ok(Arc::new(Remote { connection, runtime: runtime.clone(), exported, lengths }))
     }
@@ -41,6 +51,11 @@ impl Remote {
     /// Bytes of a file from `offset` on, at least one unless it ends there.
     pub fn read(&self, path: &str, offset: u64, bytes: usize) -> Result<Bytes, Error> {
         self.runtime.block_on(self.connection.read_export(self.exported.export, path, offset, bytes))
+    }
+
+    /// Entries of a shard's log above `after` up to `upto`, from the first on; none if the node no longer has it.
+    pub fn entries(&self, shard: ShardId, after: LogIndex, upto: LogIndex) -> Result<Vec<Entry>, Error> {
+        self.runtime.block_on(self.connection.read_entries(shard, after, upto, ENTRIES_BYTES))
     }
 
     /// The files as a disk.

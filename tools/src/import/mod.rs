@@ -148,7 +148,7 @@ fn open(path: &Path) -> Result<File, Failure> {
     let mut spool = tempfile::tempfile().context("cannot make a temporary file")?;
     if path.is_dir() {
         let store = Store::at(path);
-        let sets = store.sets(&backup::choose(&store, None, None)?)?;
+        let sets = store.sets(&backup::choose(&store, None)?)?;
         jsonl::write(&sets, &Selection::All, &mut BufWriter::new(&mut spool), &mut || ())?;
     } else {
         io::copy(&mut io::stdin().lock(), &mut spool).context("cannot keep standard input")?;

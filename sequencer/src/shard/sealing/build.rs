@@ -36,6 +36,21 @@ impl Entries {
         Ok(Entries { shard, after, payloads })
     }
 
+    /// None of a generation that is only beginning.
+    pub(super) fn begin(shard: ShardId, after: LogIndex) -> Entries {
+        Entries { shard, after, payloads: Vec::new() }
+    }
+
+    /// Adds the next entry's payload; nothing of an entry without commands.
+    pub(super) fn push(&mut self, payload: Bytes) {
+        self.payloads.push(payload);
+    }
+
+    /// The entry before the first one.
+    pub(super) fn after(&self) -> LogIndex {
+        self.after
+    }
+
     fn payload(&self, index: LogIndex) -> Result<&Bytes> {
         let place = index.0.checked_sub(self.after.0 + 1);
         let payload = place.and_then(|place| self.payloads.get(usize::try_from(place).ok()?));

@@ -20,10 +20,12 @@ mod build;
 mod drop_tests;
 mod drops;
 mod erasing;
+mod kept;
 mod merge;
 mod merge_trigger;
 mod merging;
 mod pace;
+mod replay;
 #[cfg(test)]
 mod replica;
 mod restore;
@@ -53,6 +55,7 @@ pub(crate) use around::{Around, restore_around};
 pub(crate) use erasing::run as see_erasures_through;
 pub(crate) use merge_trigger::{MergeWhen, compact_plans, run as propose_merges};
 pub(crate) use merging::run as run_merges;
+pub(crate) use replay::Replica as ReplayedShard;
 pub(crate) use restore::{Restored, restore};
 pub(crate) use task::{SealingOptions, run};
 pub(crate) use trigger::{SealWhen, run as propose_seals};
@@ -98,6 +101,8 @@ struct Progress {
     published: u64,
     /// Where that one ended.
     checkpoint: Option<Checkpoint>,
+    /// Where the one before it ended: what nobody needs of the journal.
+    unneeded: LogIndex,
     /// Tries that have failed since.
     seals: Option<Trouble>,
     /// Tries that have failed since start.
@@ -116,10 +121,10 @@ pub(crate) struct Frozen {
 }
 
 impl Sealing {
-    /// Everything up to generation `published`, which ended at `checkpoint`, is in segments.
-    pub(crate) fn new(published: u64, checkpoint: Option<Checkpoint>) -> Sealing {
+    /// Everything up to generation `published`, which ended at `checkpoint`, is in segments; the newest begins after `unneeded`.
+    pub(crate) fn new(published: u64, checkpoint: Option<Checkpoint>, unneeded: LogIndex) -> Sealing {
         let frozen = VecDeque::new();
-        let progress = Progress { frozen, published, checkpoint, seals: None, failures: 0, merges: None };
+        let progress = Progress { frozen, published, checkpoint, unneeded, seals: None, failures: 0, merges: None };
         let (frozen, published) = (Notify::new(), Notify::new());
         Sealing {
             progress: Mutex::new(progress),
@@ -157,16 +162,21 @@ impl Sealing {
         self.progress.lock().frozen.front().cloned()
     }
 
-    /// The segment of the oldest generation that waits is published; states where the one before it ended.
-    fn publish(&self) -> LogIndex {
+    /// The segment of the oldest generation that waits is published.
+    fn publish(&self) {
         let mut progress = self.progress.lock();
-        let Some(Frozen { generation, checkpoint, .. }) = progress.frozen.pop_front() else { return LogIndex(0) };
+        let Some(Frozen { generation, checkpoint, .. }) = progress.frozen.pop_front() else { return };
         progress.published = generation;
         progress.seals = None;
         let before = progress.checkpoint.replace(checkpoint);
+        progress.unneeded = before.map_or(LogIndex(0), |checkpoint| checkpoint.index());
         drop(progress);
         self.published.notify_waiters();
-        before.map_or(LogIndex(0), |checkpoint| checkpoint.index())
+    }
+
+    /// Up to which entry nobody needs the journal.
+    fn unneeded(&self) -> LogIndex {
+        self.progress.lock().unneeded
     }
 
     /// The segment of the oldest generation that waits could not be made; states how long to leave it alone.

@@ -180,7 +180,7 @@ impl Replica {
     /// Brings what an entry touches to memory.
     fn bring(&self, index: LogIndex, payload: &Bytes) {
         while !self.core.is_ready(index, payload) {
-            self.core.load_here();
+            self.core.load_here().unwrap();
         }
     }
 

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use logstore::Journal;
 use logstore::id::{LogId, SegmentOrdinal};
+use logstore::io::Disk;
 use logstore::segment::{self, BuildOptions, DeltaRow, Level, NewSegment, SegmentInfo, Span};
 
 use super::build::{Entries, items};
 use super::pace::Pacer;
 use super::trouble::{Course, course};
 use super::turn::Turns;
-use super::{Frozen, Sealing};
+use super::{Frozen, Sealing, kept};
 use crate::codec::SEND_HEAD_LEN;
 use crate::raft::types::log_id_of;
 use crate::runtime;
@@ -44,7 +45,7 @@ pub(crate) async fn run(shard: Arc<Shard>, options: SealingOptions) {
         let made = seal_off_workers(&shard, &frozen, options.bytes_per_second).await;
         drop(turn);
         match made {
-            Ok(()) => let_go(&shard, sealing, frozen.generation).await,
+            Ok(()) => published(&shard, sealing, frozen.generation).await,
             Err(error) if shard.core.is_stopped() => return tracing::debug!(%error, "stopped while sealing"),
             Err(error) => match (course(&error), error) {
                 (Course::Final, Error::Log(error)) => {
@@ -83,7 +84,21 @@ async fn seal_off_workers(shard: &Arc<Shard>, frozen: &Frozen, bytes_per_second:
 
 /// Makes the segment of a generation and adds it to the manifest; readers look into it from then on.
 pub(super) fn seal_one(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: u64) -> Result<()> {
-    let info = make(core, journal, frozen, bytes_per_second)?;
+    let sealed = core.read().1.sealed().clone();
+    let after = sealed.manifest().checkpoint().map_or(LogId::default().index, |checkpoint| checkpoint.seal.index);
+    let entries = Entries::read(journal, core.shard(), after, frozen.checkpoint.index())?;
+    seal_entries(core, journal.disk(), &entries, frozen, bytes_per_second)
+}
+
+/// The same of entries that are at hand.
+pub(super) fn seal_entries(
+    core: &ShardCore,
+    disk: &Arc<dyn Disk>,
+    entries: &Entries,
+    frozen: &Frozen,
+    bytes_per_second: u64,
+) -> Result<()> {
+    let info = make(core, disk, entries, frozen, bytes_per_second)?;
     let raw_bytes = info.counts.records * SEND_HEAD_LEN as u64 + info.counts.body_bytes;
     let (seal, state) = (log_id_of(&frozen.checkpoint.sealed), Bytes::from(frozen.checkpoint.encode()));
     let _one_at_a_time = core.sealing().publishing.lock();
@@ -96,7 +111,13 @@ pub(super) fn seal_one(core: &ShardCore, journal: &Journal, frozen: &Frozen, byt
     Ok(())
 }
 
-fn make(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: u64) -> Result<SegmentInfo> {
+fn make(
+    core: &ShardCore,
+    disk: &Arc<dyn Disk>,
+    entries: &Entries,
+    frozen: &Frozen,
+    bytes_per_second: u64,
+) -> Result<SegmentInfo> {
     let (slots, rows, sealed) = {
         let (state, records) = &*core.read();
         let slots = records.frozen(frozen.generation).expect("a generation is held until it is published");
@@ -105,11 +126,10 @@ fn make(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: 
     };
     let ordinal = SegmentOrdinal(frozen.generation);
     let seal = log_id_of(&frozen.checkpoint.sealed);
-    let after = sealed.manifest().checkpoint().map_or(LogId::default().index, |checkpoint| checkpoint.seal.index);
-    let entries = Entries::read(journal, core.shard(), after, seal.index)?;
+    let after = entries.after();
     let mut pacer = Pacer::new(bytes_per_second);
     let new = NewSegment {
-        disk: journal.disk(),
+        disk,
         span: Span { shard: core.shard(), first: ordinal, last: ordinal, level: Level(0), after, upto: seal.index },
         log_time: rows.time(),
         options: &BuildOptions::default(),
@@ -118,7 +138,7 @@ fn make(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: 
         pace: &mut |bytes| pacer.spend(bytes),
     };
     let mut builder = segment::SegmentBuilder::create(new)?;
-    for item in items(&slots, &entries) {
+    for item in items(&slots, entries) {
         builder.push(item?)?;
     }
     for (key, value) in rows.delta() {
@@ -127,15 +147,11 @@ fn make(core: &ShardCore, journal: &Journal, frozen: &Frozen, bytes_per_second: 
     Ok(builder.finish()?)
 }
 
-/// The journal lets go of what was published one seal ago.
-async fn let_go(shard: &Shard, sealing: &Sealing, generation: u64) {
+async fn published(shard: &Shard, sealing: &Sealing, generation: u64) {
     if sealing.is_stuck() {
         stuck(shard, false);
     }
-    let before = sealing.publish();
+    sealing.publish();
     tracing::debug!(shard = shard.id().0, generation, "a segment is published");
-    let Some(group) = &shard.group else { return };
-    if let Err(error) = group.purge(before).await {
-        tracing::warn!(shard = shard.id().0, %error, "the journal keeps what is sealed until the next segment");
-    }
+    kept::let_go(shard).await;
 }

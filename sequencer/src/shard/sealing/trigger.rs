@@ -10,6 +10,8 @@ use crate::Command;
 use crate::runtime;
 use crate::shard::Shard;
 
+use super::kept;
+
 /// What a generation of an idle shard may weigh without being sealed for its age: readiness probes alone would fill disks
 /// with empty segments.
 const TOO_LITTLE_BYTES: u64 = 64 << 10;
@@ -47,6 +49,7 @@ pub(crate) async fn run(shard: Arc<Shard>, when: SealWhen) {
         if number != current.number {
             current = Generation { number, began: now };
         }
+        kept::let_go_if_keeping(&shard).await;
         let holds_back = shard.journal.is_held_back_by(shard.id());
         let is_stuck = shard.core.sealing().is_stuck();
         let weight = Weight { entry_bytes: shard.core.generation_bytes(), record_bytes, holds_back, is_stuck };
