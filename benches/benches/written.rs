@@ -40,6 +40,7 @@ fn measure(root: &Path, options: &ShardsOptions, load: &Load, raw_bytes: u64) {
         sent += 100_000;
     }
     shards.seal();
+    shards.pass_window();
     shards.settle();
     let after = Part::ALL.map(|part| shards.written.bytes(part));
     tell(load, sent, raw, &before, &after);
