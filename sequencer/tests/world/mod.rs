@@ -78,6 +78,11 @@ impl World {
         World::open(disk.handle(), options, Arc::new(SystemClock)).await
     }
 
+    /// On a disk that obeys the test, by a clock that does.
+    pub async fn on_by(disk: &FaultyDisk, options: SequencerOptions, clock: Arc<dyn Clock>) -> World {
+        World::open(disk.handle(), options, clock).await
+    }
+
     /// In a directory of the caller's.
     pub async fn in_dir(dir: &std::path::Path, options: SequencerOptions) -> World {
         World::open(logstore::io::real(dir), options, Arc::new(SystemClock)).await
