@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use fanout::service::Services;
 use fanout::tail::Tails;
+use logstore::id::HistoryId;
 use logstore::io::{Part, Written};
 use logstore::{Executor, Journal, JournalOptions};
-use sequencer::{Clock, Sequencer, SequencerOptions, Shard, SystemClock};
+use sequencer::{Clock, Sequencer, SequencerOptions, Shard, SystemClock, sealed_history};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -113,12 +114,13 @@ impl Node {
         if let Held::Alone(lock) = &mut ready.lock {
             lock.set_owner(&owner_of_this_process(ready.client_addr, &now))?;
         }
+        refuse_other_segments(&ready.config, &ready.identity).await?;
         let written = Arc::new(Written::default());
         let journal = open_journal(&ready.config, written.clone()).await?;
         let (options, from) = (sequencer_options(&ready.config, &ready.identity), ready.identity.restored_from);
         let sequencer = Sequencer::open_restored(options, from, journal.clone(), ready.clock.clone()).await;
         let sequencer = sequencer.map_err(|error| error::from_sequencer(error, &ready.config.data_dir))?;
-        refuse_other_history(&sequencer, &ready.identity, &ready.config.data_dir)?;
+        refuse_other_history(sequencer.history(), &ready.identity, &ready.config.data_dir)?;
         ready.serve(journal, written, sequencer).await
     }
 
@@ -223,16 +225,28 @@ impl Ready {
     }
 }
 
+/// What is sealed is of this node, or of the one it was restored from: seen before an entry of a new term is written.
+async fn refuse_other_segments(config: &Config, identity: &Identity) -> Result<(), StartError> {
+    let disk = logstore::io::read_only(&config.data_dir);
+    let looking = tokio::task::spawn_blocking(move || sealed_history(&disk));
+    let found = looking
+        .await
+        .map_err(|panic| StartError::new(format!("looking at segments failed: {panic}"), "report this"))?;
+    match found {
+        Some(found) if Some(found) != identity.restored_from => refuse_other_history(found, identity, &config.data_dir),
+        _ => Ok(()),
+    }
+}
+
 /// Whoever follows a log is told its history: it must be the one that the log says.
-fn refuse_other_history(sequencer: &Sequencer, identity: &Identity, data_dir: &Path) -> Result<(), StartError> {
-    if sequencer.history() == identity.history {
+fn refuse_other_history(found: HistoryId, identity: &Identity, data_dir: &Path) -> Result<(), StartError> {
+    if found == identity.history {
         return Ok(());
     }
-    let (file, found) = (data_dir.join("node.toml"), sequencer.history().0);
-    let said = identity.history.0;
+    let (file, found, said) = (data_dir.join("node.toml"), found.0, identity.history.0);
     Err(StartError::new(
         format!("{} is of another node: it says history {said:032x}, and the log is of {found:032x}", file.display()),
-        "nothing of what was said is changed: put node.toml back from a copy of this directory",
+        "put node.toml back from a copy of this directory",
     ))
 }
 

@@ -13,6 +13,7 @@ mod outcome;
 pub mod points;
 mod raft;
 mod runtime;
+mod sealed_history;
 mod shard;
 pub mod state;
 pub mod store;
@@ -26,6 +27,7 @@ pub use command::{
 pub use error::{Error, Result};
 pub use outcome::{Applied, CommittedRecord, CursorMoved, Outcome, Refusal, Stored};
 pub use runtime::{Machine, Simulation};
+pub use sealed_history::sealed_history;
 pub use shard::{
     Capacity, CompactPlan, Cut, PipelineSlot, Proposal, ProposalResult, Record, Sequencer, SequencerOptions, Shard,
     ShardStatus, TailBatch, TailReader, TailStep,

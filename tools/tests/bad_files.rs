@@ -259,13 +259,8 @@ fn every_file_that_is_not_what_it_should_be_is_refused_by_name_and_nothing_is_ov
                     assert!(!said.contains("panicked"), "{what}: {said}");
                     let mut after = files(&house.data());
                     after.insert("skein.lock".into(), bad_files["skein.lock"].clone());
-                    // Whose history it is, the log says itself: its shards have begun a term by then.
-                    let is_kept = |path: &&String| !(said.contains("history") && path.starts_with("journal/"));
-                    let changed: Vec<_> = bad_files
-                        .keys()
-                        .filter(is_kept)
-                        .filter(|path| after.get(*path) != bad_files.get(*path))
-                        .collect();
+                    let changed: Vec<_> =
+                        bad_files.keys().filter(|path| after.get(*path) != bad_files.get(*path)).collect();
                     assert!(changed.is_empty() && after.len() == bad_files.len(), "{what}: overwritten: {changed:?}");
                 }
             }
