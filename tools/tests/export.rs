@@ -204,3 +204,42 @@ fn damaged_or_reordered_input_is_refused_with_the_first_bad_line_and_leaves_noth
     let lone = lines.iter().position(|line| line.contains("a note to myself")).unwrap();
     refused(&without(lone), last - 1, "missing");
 }
+
+#[test]
+fn what_was_trimmed_recalled_or_erased_is_so_in_the_lines_whatever_files_still_hold_and_comes_back_the_same() {
+    let first = House::new();
+    first.talk();
+    let data = first.data().to_str().unwrap().to_owned();
+    let with_bob = first.run(&["history", "--with", "bob", "--profile", "alice", "-o", "json"]).done().json();
+    let direct = with_bob[0]["conversation"].as_str().unwrap().to_owned();
+    let seqs: Vec<_> = ["a secret of alice", "another", "a third"]
+        .iter()
+        .map(|text| {
+            let sent = first.run(&["send", "--to", "bob", text, "--profile", "alice", "-o", "json"]).done().json();
+            sent[0]["seq_id"].to_string()
+        })
+        .collect();
+    let before = String::from_utf8(first.export("before.jsonl")).unwrap();
+    assert!(["a secret of alice", "hello", "she is gone"].iter().all(|text| before.contains(text)));
+
+    first.run(&["message", "recall", &direct, &seqs[0], "--profile", "alice"]).done();
+    first.run(&["conversation", "retain", &direct, "--days", "300", "--data-dir", &data]).done();
+    first.run(&["conversation", "trim", &direct, "--before", "2", "--data-dir", &data]).done();
+    first.run(&["user", "erase", "bob", "--data-dir", &data]).done();
+    let lines = first.export("removed.jsonl");
+    let text = String::from_utf8(lines.clone()).unwrap();
+    for gone in ["a secret of alice", "hello", "she is gone", "quoted"] {
+        assert!(!text.contains(gone), "{gone} is in the lines");
+    }
+    assert!(["another", "a third", "message 39"].iter().all(|kept| text.contains(kept)));
+    let removed = json_lines(&lines).iter().filter(|line| line["record"]["removed"] == true).count();
+    assert!(removed >= 3, "what was recalled, and bob's: {removed}");
+
+    first.run(&["log", "compact", "--data-dir", &data, "--timeout", "60s"]).done();
+    assert_eq!(first.export("compacted.jsonl"), lines, "files have followed, lines say the same");
+    for shards in [1, 7] {
+        let other = first.imported(&first.path("removed.jsonl"), shards);
+        assert_eq!(other.export("second.jsonl"), lines, "{shards} shards");
+        drop(other);
+    }
+}
