@@ -186,7 +186,14 @@ impl Shards {
         }
     }
 
-    /// Waits until everything is merged that may be; the last seals stay as they are, for they are in the dedup window.
+    /// Time passes, and what is to be sealed and merged by then is.
+    pub fn rest(&self) {
+        self.clock.skip(WINDOW);
+        self.stores_follow();
+    }
+
+    /// Waits until everything is merged that may be; the last seals stay as they are, for they are in the dedup window. A merge that
+    /// is asked for is carried out once a later Seal is published.
     pub fn settle(&self) {
         let began = Instant::now();
         let policy = MergePolicy { seals_min: self.options.merge_inputs, ..MergePolicy::default() };
@@ -196,7 +203,8 @@ impl Shards {
             for shard in self.sequencer.shards() {
                 self.execute(shard, &Command::Probe);
             }
-            std::thread::sleep(Duration::from_millis(200));
+            self.seal();
+            self.stores_follow();
         }
         // What is published last has its store to absorb it.
         self.stores_follow();
