@@ -21,6 +21,7 @@ mod output;
 mod profile;
 mod replay;
 mod server;
+mod torture;
 mod user;
 
 #[global_allocator]
@@ -64,6 +65,8 @@ enum Command {
     Replay(replay::Args),
     /// Measure
     Bench(bench::Args),
+    /// Break nodes of one's own under load, and check everything that clients were told
+    Torture(torture::Args),
     /// Accounts, for administrators
     #[command(name = "user")]
     AdminUser(admin::UserArgs),
@@ -105,6 +108,7 @@ fn main() -> std::process::ExitCode {
         Command::Demo(args) => demo::run(args, &globals),
         Command::Replay(args) => replay::run(args, &globals),
         Command::Bench(args) => bench::run(args, &globals),
+        Command::Torture(args) => torture::run(args, &globals),
         Command::AdminUser(args) => admin::run_user(args, &globals),
         Command::Conversation(args) => admin::run_conversation(args, &globals),
         Command::Token(args) => admin::run_token(args, &globals),

@@ -38,6 +38,17 @@ impl ChildNode {
         http: SocketAddr,
         settings: &[Setting],
     ) -> anyhow::Result<ChildNode> {
+        ChildNode::start_with(data_dir, listen, http, settings, &[])
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(
+        data_dir: &Path,
+        listen: SocketAddr,
+        http: SocketAddr,
+        settings: &[Setting],
+        arguments: &[String],
+    ) -> anyhow::Result<ChildNode> {
         std::fs::create_dir_all(data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
         // What is meant for another node, or for commands that ask one, does not configure this one.
@@ -49,6 +60,7 @@ impl ChildNode {
             .arg(data_dir)
             .args(["--listen", &listen.to_string(), "--http", &http.to_string()])
             .args(settings.iter().flat_map(|(key, value)| ["--set".to_owned(), format!("{key}={value}")]))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(log_file(data_dir)?)
             .stderr(log_file(data_dir)?)
@@ -120,7 +132,8 @@ fn log_file(data_dir: &Path) -> anyhow::Result<std::fs::File> {
     file.with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn last_words(data_dir: &Path) -> String {
+/// The last line that the node of a data directory said, behind a colon.
+pub fn last_words(data_dir: &Path) -> String {
     let log = std::fs::read_to_string(data_dir.with_extension("log")).unwrap_or_default();
     log.lines().last().map_or(String::new(), |line| format!(": {line}"))
 }

@@ -10,7 +10,7 @@ use crate::output::Globals;
 
 pub mod accounts;
 mod background;
-mod child;
+pub mod child;
 mod cpu;
 mod floors;
 pub mod ids;
