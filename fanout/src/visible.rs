@@ -32,6 +32,8 @@ impl Visible {
     pub fn of(row: &MemberRow, head: SeqId) -> Visible {
         let floor = row.visible_from.max(SeqId(1));
         let clip = |join: SeqId, end: Option<SeqId>| {
+            #[cfg(feature = "plants")]
+            let end = end.filter(|_| !logstore::plants::is_planted(logstore::plants::Plant::IgnoreLeave));
             let last = end.map_or(head, |end| SeqId(end.0.saturating_sub(1)).min(head));
             (join.max(floor), last)
         };

@@ -12,6 +12,8 @@ pub mod io;
 mod journal;
 mod manifest;
 pub mod merge;
+#[cfg(feature = "plants")]
+pub mod plants;
 mod record;
 mod records;
 mod scan;

@@ -32,6 +32,10 @@ pub struct Args {
     /// Serve what is sound of a damaged data directory, for reading alone; nothing in it is changed
     #[arg(long)]
     read_around_damage: bool,
+    /// Plant a bug, for the checker of `skein torture` to find
+    #[cfg(feature = "plants")]
+    #[arg(long, value_name = "NAME", hide = true)]
+    plant: Option<logstore::plants::Plant>,
 }
 
 /// Runs it.
@@ -42,6 +46,8 @@ pub fn run(args: Args) -> Outcome {
         ));
     }
     let config = args.sources.load()?;
+    #[cfg(feature = "plants")]
+    args.plant.into_iter().for_each(logstore::plants::plant);
     start_logging(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config, args.read_around_damage))?;

@@ -70,4 +70,7 @@ fn what_cannot_be_tried_is_refused_before_anything_starts() {
     refused(&["--pause-min=6s"], "faults last from 6 to 5 s");
     refused(&["--nodes=3"], "--nodes 1");
     refused(&["--faults=flood"], "invalid value 'flood'");
+    // Bugs are planted only in a build that is made for it.
+    #[cfg(not(feature = "plants"))]
+    refused(&["--plant=skip-dedup"], "unexpected argument '--plant'");
 }

@@ -130,6 +130,8 @@ impl Messages {
             Ok::<_, Fault>((seen.head(), seen.from(conversation.floor().before)))
         });
         let (head, visible) = seen.await??;
+        #[cfg(feature = "plants")]
+        let (head, visible) = super::stale_read::as_of_before(reader, query.conversation, (head, visible));
         let wanted = wanted(&query, &visible, self.core.limits.history_span)?;
         let mut budget = Budget { records: self.page_records(query.limit), bytes: PAGE_BYTES };
         let records = if query.newest_first {

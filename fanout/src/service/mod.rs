@@ -26,6 +26,8 @@ mod refusal;
 mod removal;
 mod retention;
 mod send;
+#[cfg(feature = "plants")]
+mod stale_read;
 
 pub use account::{Accounts, SessionGrant};
 pub use conversation::{ConversationSummary, Conversations, Page};

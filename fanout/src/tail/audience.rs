@@ -113,6 +113,10 @@ impl Audience {
     /// Unseats a user whom a record made leave; called after that record is dispatched. If the user came back
     /// before the announcement, the record of that is still to come and seats him again.
     pub fn leave(&mut self, group: ConversationId, user: UserId) {
+        #[cfg(feature = "plants")]
+        if logstore::plants::is_planted(logstore::plants::Plant::IgnoreLeave) {
+            return;
+        }
         let Some(announced) = self.users.get_mut(&user) else { return };
         announced.groups.retain(|g| *g != group);
         self.remove_seat(group, user);

@@ -36,6 +36,8 @@ pub(crate) fn send(
         return Err(fault);
     }
     pipeline.enter(request.epoch)?;
+    #[cfg(feature = "plants")]
+    let swapped = reorder(&mut request.messages);
     let (count, taken) = (request.messages.len(), connection.begin(body.len()));
     let refused = place(gateway, pipeline, caller, &mut request.messages);
     let begun = connection.update(|shared| {
@@ -49,6 +51,8 @@ pub(crate) fn send(
     let done = move |outcomes: Vec<SendOutcome>| {
         sent.increment(outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64);
         let outcomes = if refused.is_empty() { outcomes } else { merge(outcomes, refused) };
+        #[cfg(feature = "plants")]
+        let outcomes = reordered(outcomes, swapped);
         taken.finish(|shared| answer(shared, header, &outcomes, number));
     };
     if request.messages.is_empty() {
@@ -57,6 +61,25 @@ pub(crate) fn send(
         gateway.services().messages.send(caller.user, connection.id(), request.messages, Box::new(done));
     }
     Ok(())
+}
+
+/// The bug that is planted: the first two messages change places; says whether they have.
+#[cfg(feature = "plants")]
+fn reorder(messages: &mut [Outgoing]) -> bool {
+    let reorders = logstore::plants::is_planted(logstore::plants::Plant::ReorderPipeline) && messages.len() > 1;
+    if reorders {
+        messages.swap(0, 1);
+    }
+    reorders
+}
+
+/// Outcomes where their messages were.
+#[cfg(feature = "plants")]
+fn reordered(mut outcomes: Vec<SendOutcome>, swapped: bool) -> Vec<SendOutcome> {
+    if swapped {
+        outcomes.swap(0, 1);
+    }
+    outcomes
 }
 
 /// Queues the answer, and lets the cursor pass the messages it tells of.

@@ -6,6 +6,8 @@
 
 pub mod disk;
 pub mod faulty;
+#[cfg(feature = "plants")]
+mod page_cache;
 mod read_only;
 mod scratch;
 mod written;
@@ -65,7 +67,15 @@ pub trait DataFile: Send + Sync {
 
 /// The real file system, rooted at a directory.
 pub fn real(root: &Path) -> Arc<dyn Disk> {
-    Arc::new(disk::RealDisk::new(root))
+    let disk = Arc::new(disk::RealDisk::new(root));
+    #[cfg(feature = "plants")]
+    {
+        use crate::plants::{Plant, is_planted};
+        if [Plant::PowerCut, Plant::DropSync, Plant::AckBeforeQuorum].into_iter().any(is_planted) {
+            return Arc::new(page_cache::PageCacheDisk::new(disk));
+        }
+    }
+    disk
 }
 
 /// The real file system, rooted at a directory in which nothing can be changed.

@@ -183,6 +183,8 @@ impl Writer {
         let bytes = self.batch.block.finish(BlockKind::Commit, at, at, self.active.head.salt);
         let written = bytes.len() as u64;
         let copied = self.copies.iter().map(|copy| copy.frame_bytes() as u64).sum();
+        #[cfg(feature = "plants")]
+        acknowledge_before_sync(&mut self.batch.works);
         write(&self.active, bytes, self.tail, Parts::but(Part::JournalBlocks, copied, Part::JournalCopies))?;
         sync(&self.active)?;
         metrics::counter!("skein_journal_bytes_total").increment(written);
@@ -388,6 +390,16 @@ pub(crate) fn begin_file(ready: &ReadyFile, before: Position, checkpoint: &Check
     write(ready, bytes, at.offset, Parts::all(Part::JournalCheckpoints))?;
     sync(ready)?;
     Ok(at.offset + bytes.len() as u32)
+}
+
+/// The bug that is planted: whoever waits is told before anything is written, and some time passes in between.
+#[cfg(feature = "plants")]
+fn acknowledge_before_sync(works: &mut [Work]) {
+    const GAP: std::time::Duration = std::time::Duration::from_millis(5);
+    if crate::plants::is_planted(crate::plants::Plant::AckBeforeQuorum) {
+        works.iter_mut().filter_map(|work| work.done.take()).for_each(|done| done(Ok(())));
+        std::thread::sleep(GAP);
+    }
 }
 
 fn write(to: &ReadyFile, bytes: &[u8], offset: u32, parts: Parts) -> Result<()> {

@@ -72,6 +72,10 @@ pub struct Args {
     /// Messages a second, in all
     #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
+    /// Plant a bug that has to be found
+    #[cfg(feature = "plants")]
+    #[arg(long, value_name = "NAME")]
+    plant: Option<logstore::plants::Plant>,
 }
 
 /// A fault as it is asked for.
@@ -104,6 +108,15 @@ impl Args {
             lasts_min: self.pause_min,
             lasts_max: self.pause_max,
         }
+    }
+
+    /// What every node is given besides.
+    fn server_arguments(&self) -> Vec<String> {
+        #[cfg(feature = "plants")]
+        if let Some(plant) = self.plant {
+            return vec!["--plant".to_owned(), plant.name().to_owned()];
+        }
+        Vec::new()
     }
 }
 

@@ -32,8 +32,8 @@ const FINISH_MAX: Duration = Duration::from_secs(20);
 
 /// Runs all of it; Ctrl-C and SIGTERM end it, and its nodes with it.
 pub async fn run(args: &Args, globals: &Globals, seed: u64, plan: Vec<Injection>) -> Result<History, Failure> {
-    let nodes = args.nodes;
-    let started = tokio::task::spawn_blocking(move || Cluster::start(nodes, &[])).await?;
+    let (nodes, arguments) = (args.nodes, args.server_arguments());
+    let started = tokio::task::spawn_blocking(move || Cluster::start(nodes, &arguments)).await?;
     let cluster = Arc::new(Mutex::new(started?));
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let outcome = tokio::select! {
