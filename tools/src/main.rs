@@ -76,7 +76,7 @@ enum Command {
     Token(admin::TokenArgs),
     /// Shards, for administrators
     Shard(admin::ShardArgs),
-    /// The log on disk, looked at while no node runs: list, show, find, verify, rebuild
+    /// The log on disk: list, show, count, find, verify, rebuild while no node runs; compact while one does
     Log(log::Args),
     /// Write everything a running node holds at one moment of all its shards
     Export(export::Args),

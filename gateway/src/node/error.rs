@@ -91,11 +91,11 @@ pub(super) fn from_sequencer(error: sequencer::Error, data_dir: &Path) -> StartE
     }
 }
 
-/// What rot leaves to be done: nothing was changed, and nothing has to be.
+/// What rot leaves to be done.
 fn around(data_dir: &Path) -> String {
     let dir = data_dir.display();
     format!(
-        "nothing was changed: skein log verify --data-dir {dir} lists all that is damaged; restore the directory from a copy or a \
+        "skein log verify --data-dir {dir} lists all that is damaged; restore the directory from a copy or a \
          backup; until then skein server --read-around-damage serves the rest, for reading alone"
     )
 }
