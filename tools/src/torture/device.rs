@@ -81,6 +81,8 @@ struct Life {
     replica: Replica,
     tickets: FuturesUnordered<Task<Settled>>,
     requests: FuturesUnordered<Task<()>>,
+    /// Messages without an answer.
+    under_way: HashMap<ClientMsgId, ConversationId>,
 }
 
 type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -127,7 +129,7 @@ impl Device {
                 Ok(session) => {
                     let (sender, replica) = (session.sender(), Replica(at as u16 + 1));
                     let (tickets, requests) = (FuturesUnordered::new(), FuturesUnordered::new());
-                    return Ok(Life { session, sender, replica, tickets, requests });
+                    return Ok(Life { session, sender, replica, tickets, requests, under_way: HashMap::new() });
                 }
                 Err(error) if error.is_connection_lost() || is_of_the_moment(&error) => sleep(TRY_AGAIN).await,
                 Err(error) => return Err(error.into()),
@@ -152,7 +154,7 @@ impl Device {
             }
             tokio::select! {
                 group = life.session.next_group() => self.take(group?, progress)?,
-                Some(settled) = life.tickets.next(), if !life.tickets.is_empty() => self.note_settled(settled),
+                Some(settled) = life.tickets.next(), if !life.tickets.is_empty() => self.note_settled(&mut life.under_way, settled),
                 Some(()) = life.requests.next(), if !life.requests.is_empty() => {}
                 changed = self.phase.changed() => {
                     changed?;
@@ -161,6 +163,7 @@ impl Device {
                 () = sleep_until(next_act), if matches!(phase, Phase::Load) => {
                     next_act = Instant::now() + self.wait();
                     if self.act(life, pipeline).await? {
+                        self.note_gone(life);
                         return Ok(End::Died);
                     }
                 }
@@ -213,14 +216,21 @@ impl Device {
         }
     }
 
-    fn note_settled(&self, settled: Settled) {
+    fn note_settled(&self, under_way: &mut HashMap<ClientMsgId, ConversationId>, settled: Settled) {
         let Settled { conversation, id, disturbances, outcome } = settled;
+        under_way.remove(&id);
         match outcome {
             Ok(Ok(stored)) => self.recorder.note(self.user, conversation, id, stored.seq_id, Op::Ack),
             Ok(Err(refusal)) if refusal.number < DECISIONS_END && disturbances == self.disturbances() => {
                 self.recorder.note(self.user, conversation, id, SeqId(0), Op::Refuse);
             }
             _ => {}
+        }
+    }
+
+    fn note_gone(&self, life: &mut Life) {
+        for (id, conversation) in life.under_way.drain() {
+            self.recorder.note(self.user, conversation, id, SeqId(0), Op::Gone);
         }
     }
 
@@ -269,6 +279,7 @@ impl Device {
         let disturbances = self.disturbances();
         for (ticket, id) in life.sender.send_all(messages).await?.into_iter().zip(ids) {
             let settled = async move { Settled { conversation, id, disturbances, outcome: ticket.settled().await } };
+            life.under_way.insert(id, conversation);
             life.tickets.push(Box::pin(settled));
         }
         Ok(())

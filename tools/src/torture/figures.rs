@@ -44,7 +44,9 @@ pub struct Figures {
     pub examples: Vec<String>,
     /// From a fault to the first durable ack of a message sent after it, by shard that the node led.
     pub recovery_ms: RecoveryMs,
-    /// Sends that were durable within 2 s, of all that were not refused.
+    /// Of the unknown: their client died.
+    pub gone: u64,
+    /// Sends that were durable within 2 s, of all that were not refused and whose client waited.
     pub durable_within_2s: f64,
 }
 
@@ -87,6 +89,7 @@ impl Figures {
             findings_by_point: report.findings.by_point().collect(),
             examples: report.findings.kept().iter().map(ToString::to_string).collect(),
             recovery_ms,
+            gone: report.tally.gone,
             durable_within_2s: report.tally.share_in_time(),
         }
     }
@@ -120,9 +123,12 @@ impl Figures {
             ("faults", if faults.is_empty() { "none".to_owned() } else { faults.join(", ") }),
             (
                 "sends",
-                format!("{}: {} durable, {} refused, {} unknown", self.sends, self.acked, self.refused, self.unknown),
+                format!(
+                    "{}: {} durable, {} refused, {} unknown ({} of clients that died)",
+                    self.sends, self.acked, self.refused, self.unknown, self.gone
+                ),
             ),
-            ("durable in 2 s", format!("{:.3} % of what was not refused", self.durable_within_2s * 100.0)),
+            ("durable in 2 s", format!("{:.3} % of what was not refused or given up", self.durable_within_2s * 100.0)),
             ("deliveries", self.deliveries.to_string()),
             ("recovery", format!("p50 {p50:.0} ms, p99 {p99:.0} ms, max {max:.0} ms of {count}, by fault and shard")),
             ("findings", self.findings.to_string()),

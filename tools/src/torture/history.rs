@@ -54,6 +54,8 @@ pub enum Op {
     Ack,
     /// It is not in the log and will not be.
     Refuse,
+    /// Its client died before it heard of it, and nobody asks again.
+    Gone,
     /// The client library handed a record on.
     Deliver(Told),
     /// A record in what a replica told a member after everything had been healed.
@@ -163,6 +165,7 @@ impl Serialize for Written<'_> {
             Op::Invoke { pipeline } => ("invoke", None, Some(*pipeline), None, None),
             Op::Ack => ("ack", None, None, None, None),
             Op::Refuse => ("refuse", None, None, None, None),
+            Op::Gone => ("gone", None, None, None, None),
             Op::Deliver(told) => ("deliver", None, None, None, told.as_deref()),
             Op::Final(replica, told) => ("final", Some(*replica), None, None, told.as_deref()),
             Op::Read { since_ns, replica } => ("read", Some(*replica), None, Some(*since_ns), None),

@@ -25,6 +25,8 @@ pub struct Sent {
     pub acked: Option<(u64, SeqId)>,
     /// It was refused for good.
     pub is_refused: bool,
+    /// Its client died before it heard of it.
+    pub is_gone: bool,
 }
 
 /// A record that somebody was told of.
@@ -137,11 +139,8 @@ impl<'a> Story<'a> {
         match &event.op {
             Op::Invoke { pipeline } => self.invoke(event, *pipeline),
             Op::Ack => self.ack(event),
-            Op::Refuse => {
-                if let Some(&at) = self.by_id.get(&event.client_msg_id) {
-                    self.sent[at].is_refused = true;
-                }
-            }
+            Op::Refuse => self.change_sent(event, |sent| sent.is_refused = true),
+            Op::Gone => self.change_sent(event, |sent| sent.is_gone = true),
             Op::Deliver(change) => {
                 let seen = self.see(event, change.as_deref());
                 self.feeds.entry(event.user).or_default().push(seen);
@@ -159,15 +158,19 @@ impl<'a> Story<'a> {
     fn invoke(&mut self, event: &Event, pipeline: u32) {
         let (id, user, invoked_ns) = (event.client_msg_id, event.user, event.t_ns);
         if self.by_id.insert(id, self.sent.len()).is_none() {
-            self.sent.push(Sent { id, user, invoked_ns, pipeline, acked: None, is_refused: false });
+            self.sent.push(Sent { id, user, invoked_ns, pipeline, acked: None, is_refused: false, is_gone: false });
+        }
+    }
+
+    fn change_sent(&mut self, event: &Event, change: impl FnOnce(&mut Sent)) {
+        if let Some(&at) = self.by_id.get(&event.client_msg_id) {
+            change(&mut self.sent[at]);
         }
     }
 
     fn ack(&mut self, event: &'a Event) {
         self.acks.push(Seen { t_ns: event.t_ns, seq: event.seq_id, id: event.client_msg_id, change: None });
-        if let Some(&at) = self.by_id.get(&event.client_msg_id) {
-            self.sent[at].acked.get_or_insert((event.t_ns, event.seq_id));
-        }
+        self.change_sent(event, |sent| sent.acked = sent.acked.or(Some((event.t_ns, event.seq_id))));
     }
 
     fn see(&mut self, event: &'a Event, change: Option<&'a Change>) -> Seen<'a> {

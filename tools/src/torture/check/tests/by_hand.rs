@@ -136,6 +136,15 @@ fn an_unknown_message_may_be_there_or_not() {
 }
 
 #[test]
+fn what_nobody_waits_for_is_unknown_and_does_not_count_as_late() {
+    let mut lines = good();
+    lines.iter_mut().find(|line| line.0 == 15).unwrap().4 = Op::Gone;
+    let report = check(&history(lines));
+    assert_eq!((report.findings.total(), report.tally.unknown(), report.tally.gone), (0, 1, 1));
+    assert_eq!(report.tally.share_in_time(), 1.0);
+}
+
+#[test]
 fn what_was_sent_after_an_ack_comes_after_it() {
     // 13 is sent at 14, after 12 was acknowledged, and would be before it.
     let mut lines = good();
