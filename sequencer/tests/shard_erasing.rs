@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use logstore::BodyPlace;
-use logstore::id::{ConversationId, SeqId, UserId};
+use logstore::id::{ConversationId, LogIndex, SeqId, UserId};
 use logstore::segment::Item;
 use proptest::prelude::any;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
-use sequencer::{Command, Outcome, Recall, Record, SequencerOptions, Shard, Stored};
+use sequencer::{Command, Outcome, Recall, Record, SequencerOptions, Shard, Stored, TailStep};
 
 use world::{World, id_now, options, text};
 
@@ -133,6 +133,20 @@ impl Story {
         }
     }
 
+    /// Payloads that are still kept for those who follow the log from its beginning.
+    fn followed(&self) -> Vec<Vec<u8>> {
+        let mut payloads = Vec::new();
+        for shard in self.world.sequencer.shards() {
+            let mut tail = shard.tail(LogIndex(0));
+            while let Some(step) = tail.try_next() {
+                if let TailStep::Batches(batches) = step {
+                    payloads.extend(batches.iter().map(|batch| batch.payload.to_vec()));
+                }
+            }
+        }
+        payloads
+    }
+
     async fn compact(&self) {
         let deadline = Instant::now() + PATIENCE;
         for shard in self.world.sequencer.shards() {
@@ -208,6 +222,8 @@ async fn what_is_erased_recalled_and_trimmed_is_in_no_file_of_the_node() {
     let journal = files(story.dir(), "journal");
     assert!(found(&journal, &story.sent).iter().all(|found| *found), "the search can tell");
 
+    assert!(found(&story.followed(), &story.sent).iter().all(|found| *found), "and so do those who follow");
+
     story.recall(&story.sent[recalled]).await;
     story.trim(&story.sent[trimmed]).await;
     story.erase(ERASED).await;
@@ -219,6 +235,8 @@ async fn what_is_erased_recalled_and_trimmed_is_in_no_file_of_the_node() {
         assert_eq!(record.body, if gone { Bytes::new() } else { sent.body.clone() });
     }
     story.erased().await;
+    let followed = found(&story.followed(), &story.sent);
+    assert!(!story.sent.iter().zip(followed).any(|(sent, found)| sent.sender == ERASED && found), "no queue has them");
     story.compact().await;
 
     let (raw, decoded) = (found(&files(story.dir(), ""), &story.sent), story.decoded());

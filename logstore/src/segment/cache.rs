@@ -137,6 +137,13 @@ impl BlockCache {
         Ok(page?.bytes)
     }
 
+    /// Lets go of the first so many blocks of a segment's section.
+    pub(super) fn forget(&self, segment: u64, section: Section, blocks: u32) {
+        for number in 0..blocks {
+            self.blocks.remove(&BlockId { segment, section, number });
+        }
+    }
+
     pub(super) fn count_scan(&self) {
         self.scanned.fetch_add(1, Ordering::Relaxed);
     }

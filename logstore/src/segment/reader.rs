@@ -284,9 +284,12 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if self.is_doomed.load(Ordering::Relaxed)
-            && let Err(error) = self.disk.remove(&self.origin.path)
-        {
+        if !self.is_doomed.load(Ordering::Relaxed) {
+            return;
+        }
+        // It may hold what was erased: neither file nor memory does when nothing reads it any more.
+        self.origin.cache.forget(self.origin.number, Section::Records, self.blocks.len());
+        if let Err(error) = self.disk.remove(&self.origin.path) {
             tracing::warn!(path = self.origin.path, %error, "a segment that nothing needs stays until the next start");
         }
     }

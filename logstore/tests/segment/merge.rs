@@ -74,6 +74,20 @@ fn copy(shard: &Shard) -> Shard {
 }
 
 #[test]
+fn blocks_of_segments_that_were_merged_away_leave_memory_with_their_files() {
+    let mut shard = Shard::new(&FaultyDisk::new().handle(), 3);
+    (0..4).for_each(|_| shard.seal(1000, 5, 200, 0));
+    shard.check();
+    let cached = shard.cache.figures().bytes;
+    assert!(cached > 4 * 1000 * 100, "a check reads everything: {cached}");
+    let plan = shard.plan(&policy()).unwrap();
+    shard.merge(&plan);
+    let left = shard.cache.figures().bytes;
+    assert!(left < cached / 10, "{left} of {cached} bytes are left");
+    shard.check();
+}
+
+#[test]
 fn merges_of_merges_hold_what_all_held_and_heads_are_carried_on() {
     let mut shard = Shard::new(&FaultyDisk::new().handle(), 2);
     for round in 0..30 {

@@ -101,6 +101,11 @@ impl Tail {
         self.kept.ring.lock().clear(index);
     }
 
+    /// Forgets entries up to `index`: readers that have not got so far are told from where on.
+    pub(crate) fn forget_upto(&self, index: LogIndex) {
+        self.kept.ring.lock().forget_upto(index);
+    }
+
     /// Tells waiting readers that there is more.
     pub(crate) fn wake(&self) {
         self.kept.grown.notify_waiters();
@@ -128,9 +133,19 @@ impl Ring {
         self.bytes += bytes;
         self.batches.push_back((batch, bytes));
         while self.bytes > self.bytes_max && self.batches.len() > 1 {
-            let (oldest, bytes) = self.batches.pop_front().expect("more than one");
-            self.bytes -= bytes;
-            self.floor = oldest.applied.index;
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((oldest, bytes)) = self.batches.pop_front() else { return };
+        self.bytes -= bytes;
+        self.floor = oldest.applied.index;
+    }
+
+    fn forget_upto(&mut self, index: LogIndex) {
+        while self.batches.front().is_some_and(|(oldest, _)| oldest.applied.index <= index) {
+            self.forget_oldest();
         }
     }
 
@@ -259,6 +274,20 @@ mod tests {
             Some(TailStep::Batches(batches)) => batches.iter().map(|b| b.applied.index.0).collect(),
             other => panic!("not batches: {other:?}"),
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_read_from_the_log_and_what_follows_from_here() {
+        let tail = Tail::new(1 << 20);
+        (1..=5).for_each(|index| tail.push(batch(index, 10)));
+        tail.forget_upto(LogIndex(3));
+        let step = |after| tail.kept.ring.lock().step(LogIndex(after));
+        assert!(matches!(step(2), Some(TailStep::Reset { floor: LogIndex(3) })));
+        assert_eq!(indexes(step(3)), [4, 5]);
+        tail.forget_upto(LogIndex(9));
+        assert!(matches!(step(4), Some(TailStep::Reset { floor: LogIndex(5) })));
+        tail.push(batch(6, 10));
+        assert_eq!(indexes(step(5)), [6]);
     }
 
     #[test]

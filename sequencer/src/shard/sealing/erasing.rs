@@ -1,8 +1,8 @@
 //! Sees erasures through: until nothing in any file decodes to a message that was erased.
 //!
 //! ```text
-//!   Erase applied --> sealed --> no segment holds one --> no journal file holds a trace --> Erased
-//!     readers        Seal, Seal       rewrites             purged, recycled, zeroed          listed no more
+//!   Erase applied --> sealed --> no segment holds one --> no journal file holds a trace --> no memory --> Erased
+//!     readers        Seal, Seal  rewrites, cached blocks    purged, recycled, zeroed       tail       listed no more
 //! ```
 //!
 //! What always holds: what is listed in a shard's state is begun again after a restart; every step can be done twice; an erasure is
@@ -71,6 +71,7 @@ async fn see_through(shards: &[Arc<Shard>], journal: &Journal, pending: &[Pendin
     cleared?;
     for (shard, Erasure { user, upto, .. }) in pending {
         let (user, upto) = (*user, *upto);
+        shard.core.tail().forget_upto(upto);
         execute(shard, Command::Erased { user, upto }).await?;
         tracing::info!(shard = shard.id().0, user = user.0, "nothing decodes to what was erased");
     }
