@@ -45,7 +45,7 @@ pub struct Args {
     /// Nodes to start
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
     nodes: u16,
-    /// Faults to make, at least one every 5 s; none: the load alone
+    /// Faults to make, one in force or beginning in any 5 s; none: the load alone
     #[arg(long, value_name = "KINDS", value_delimiter = ',', default_value = "kill,pause")]
     faults: Vec<FaultName>,
     /// How long the load lasts
