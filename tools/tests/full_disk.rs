@@ -6,6 +6,7 @@
 
 mod house;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -44,6 +45,19 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.path).status();
     }
+}
+
+/// Every file below a directory with its bytes.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.path().is_dir() {
+            files.extend(self::files(&entry.path()));
+        } else {
+            files.insert(entry.path(), std::fs::read(entry.path()).unwrap());
+        }
+    }
+    files
 }
 
 fn one_line(answer: &Answer, words: &[&str]) {
@@ -101,4 +115,50 @@ fn a_full_disk_refuses_what_is_new_serves_what_is_there_and_recovers_by_itself()
     let again = house.run(&["send", "--to", "bob", "-o", "json", "room again"]).done().json();
     assert_eq!(again[0]["seq_id"], stored.len() + 1);
     house.kill();
+}
+
+#[test]
+fn a_save_that_has_no_room_leaves_the_earlier_ones_as_they_were_and_a_restore_without_room_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&dir.path().join("disk")) else {
+        eprintln!("skipped: this user may not mount a tmpfs");
+        return;
+    };
+    let house = House::with(dir, Vec::new());
+    let (data, backups) = (house.data(), disk.path.join("backups"));
+    let [data, saves] = [&data, &backups].map(|path| path.to_str().unwrap());
+    let save = || house.run(&["backup", "save", saves, "--data-dir", data, "-o", "json"]);
+    let send = |messages: usize| {
+        // Texts that no compression makes small.
+        let noise = |n: usize| format!("{n} {:x?}\n", (0..100).map(|_| rand::random::<u64>()).collect::<Vec<_>>());
+        let lines: String = (0..messages).map(noise).collect();
+        house.run_with_input(&["send", "--to", "bob", "-o", "json"], lines.as_bytes()).done();
+    };
+    house.sign_in("alice");
+    send(100);
+    save().done();
+    let first = files(&backups);
+
+    send(6_000);
+    disk.fill(DISK_MIB - 2);
+    let refused = save().ended_with(1);
+    one_line(&refused, &["backups", "No space left"]);
+    let listed = house.run(&["backup", "status", saves, "--deep", "-o", "json"]).done().json();
+    assert!(listed.len() == 1 && listed[0]["state"] == "verified", "{listed:?}");
+    assert!(first.iter().all(|(path, bytes)| std::fs::read(path).unwrap() == *bytes), "what was saved stays");
+    assert_eq!(house.run(&["health"]).done().complaint(), "", "a full disk of saves is not the node's");
+
+    // Nor has the disk room for a node.
+    let restored = disk.path.join("restored");
+    let restore = ["backup", "restore", saves, "--data-dir", restored.to_str().unwrap()];
+    let refused = house.run(&restore).ended_with(1);
+    one_line(&refused, &["No space left"]);
+    disk.free();
+    assert_eq!(files(&restored).into_keys().collect::<Vec<_>>(), [restored.join("skein.lock")]);
+    save().done();
+    let listed = house.run(&["backup", "status", saves, "--deep", "-o", "json"]).done().json();
+    assert!(listed.len() == 2 && listed.iter().all(|save| save["state"] == "verified"), "{listed:?}");
+    let elsewhere = house.dir.path().join("elsewhere");
+    house.run(&["backup", "restore", saves, "--data-dir", elsewhere.to_str().unwrap()]).done();
+    house.run(&["log", "verify", "--deep", "--data-dir", elsewhere.to_str().unwrap()]).done();
 }
