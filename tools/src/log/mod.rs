@@ -65,7 +65,8 @@ enum Command {
     /// Have the running node drop what was trimmed, recalled or erased, and merge what is due
     #[command(after_help = "Examples:\n  skein log compact --dry-run --data-dir ./skein-data\n  \
         skein log compact --data-dir ./skein-data --timeout 10m -o json\n\n\
-        Merges are asked for in the log: this needs the running node, and the admin key.")]
+        Merges are asked for in the log: this needs the running node, and the admin key.\n\
+        What was taken back since the last seal is not due yet: skein shard seal --all first.")]
     Compact(compact::Args),
     /// Discard the state stores and make them anew from the segments
     #[command(after_help = "Examples:\n  skein log rebuild --data-dir ./skein-data\n  \
