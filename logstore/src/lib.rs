@@ -24,7 +24,8 @@ mod unsealed;
 pub use error::{Error, Result};
 pub use journal::{
     Completion, Entry, EntryKind, Executor, Journal, JournalBlock, JournalDamage, JournalFile, JournalFileRole,
-    JournalFrame, JournalInspection, JournalOptions, JournalReplay, JournalUsage, Refused, ShardLog, TornBlock, Vote,
+    JournalFrame, JournalInspection, JournalOptions, JournalReplay, JournalUsage, Refused, ShardLog, SteppedWriter,
+    TornBlock, Vote, WriterNext,
 };
 pub use manifest::{CHECKPOINT_STATE_BYTES_MAX, Checkpoint, Manifest};
 pub use record::{BodyPlace, RecordHead, RecordKind};

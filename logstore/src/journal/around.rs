@@ -15,6 +15,7 @@ use crate::id::{LogId, LogIndex, ShardId};
 use crate::io::{Context, Disk};
 use crate::{Error, Result};
 
+use super::bell::Bell;
 use super::block::{BLOCK_HEAD, BlockHead, BlockKind};
 use super::file::{self, DIRECTORY, FILE_HEAD, Name};
 use super::frame::{FrameHead, FrameKind, Frames};
@@ -25,7 +26,7 @@ use super::replay::{Replay, Replayed, bad_frame};
 use super::reserve::Files;
 use super::scan::{Found, Scan};
 use super::state::{ShardState, Shared, State};
-use super::{Journal, JournalOptions, WriterThread};
+use super::{Journal, JournalOptions, WriterEnd};
 
 /// What a journal has lost.
 #[derive(Debug, Default)]
@@ -66,11 +67,11 @@ pub(super) fn open(disk: Arc<dyn Disk>, mut options: JournalOptions) -> Result<(
         options,
         journal: 0,
         state: Mutex::new(state),
-        work: Condvar::new(),
+        work: Bell::default(),
         files_changed: Condvar::new(),
         on_fatal: Box::new(|_| {}),
     });
-    let writer = Arc::new(WriterThread { shared: shared.clone(), handle: Mutex::new(None) });
+    let writer = Arc::new(WriterEnd::without_thread(shared.clone()));
     Ok((Journal { shared, writer }, damage))
 }
 

@@ -294,6 +294,6 @@ impl Job {
 impl Drop for Job {
     fn drop(&mut self) {
         self.shared.state.lock().copies.reading = false;
-        self.shared.work.notify_one();
+        self.shared.work.ring();
     }
 }

@@ -5,15 +5,17 @@
 //! nothing more is acknowledged.
 //!
 //! The parts: `frame`, `block`, `file` and `checkpoint` say what the bytes are; `batch`, `queue`, `index` and `tail_cache` are
-//! what is in memory, held together by `state` under one lock; `writer` is the one thread that writes, `reserve`
+//! what is in memory, held together by `state` under one lock; `writer` is the one who writes and `driver` who steps it, `reserve`
 //! makes files before it needs them, `copy_forward` frees old ones, `reader` reads; `recovery`, `scan`, `replay` and
 //! `hole` bring it all back, `around` what of it is sound; `inspect` looks at it without changing anything.
 
 mod around;
 mod batch;
+mod bell;
 mod block;
 mod checkpoint;
 mod copy_forward;
+mod driver;
 mod executor;
 mod file;
 mod frame;
@@ -33,7 +35,6 @@ mod writer;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,18 +45,22 @@ use crate::io::{Context, Disk};
 use crate::{Error, Result};
 
 pub use around::JournalDamage;
+pub use driver::SteppedWriter;
 pub use executor::Executor;
 pub use inspect::{
     JournalBlock, JournalFile, JournalFileRole, JournalFrame, JournalInspection, JournalReplay, TornBlock,
 };
 
 use batch::{Framed, What, Work};
+use bell::Bell;
 use checkpoint::{Checkpoint, ShardMarks};
+use driver::WriterEnd;
 use position::{ALIGN, Position};
 use recovery::{Recovered, Tail};
 use reserve::Files;
 use state::{Shared, State};
 use writer::Writer;
+pub use writer::WriterNext;
 
 /// What a journal entry holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,13 +210,7 @@ const LOST_TOLD_MAX: usize = 8;
 #[derive(Clone)]
 pub struct Journal {
     shared: Arc<Shared>,
-    writer: Arc<WriterThread>,
-}
-
-/// Ends the thread when the last handle goes.
-struct WriterThread {
-    shared: Arc<Shared>,
-    handle: Mutex<Option<JoinHandle<()>>>,
+    writer: Arc<WriterEnd>,
 }
 
 impl Journal {
@@ -221,9 +220,36 @@ impl Journal {
     /// a write or sync fails; the process must then stop.
     pub fn open(
         disk: Arc<dyn Disk>,
-        mut options: JournalOptions,
+        options: JournalOptions,
         on_fatal: Box<dyn Fn(&Error) + Send + Sync>,
     ) -> Result<Journal> {
+        let (shared, writer) = Journal::recover(disk, options, on_fatal, Bell::default())?;
+        Ok(Journal { writer: Arc::new(WriterEnd::of_thread(writer, shared.clone())?), shared })
+    }
+
+    /// Opens it as [`Journal::open`] does, without a thread: the caller steps the writer, and files are made within steps, whatever
+    /// the executor of the options. For simulations, where what happens in which order is not the operating system's affair.
+    ///
+    /// `on_ring` is called when a writer that waits may have something to do. It must not call the journal.
+    pub fn open_stepped(
+        disk: Arc<dyn Disk>,
+        options: JournalOptions,
+        on_fatal: Box<dyn Fn(&Error) + Send + Sync>,
+        on_ring: Box<dyn Fn() + Send + Sync>,
+    ) -> Result<(Journal, SteppedWriter)> {
+        let options = JournalOptions { executor: Executor::inline(), ..options };
+        let (shared, writer) = Journal::recover(disk, options, on_fatal, Bell::calling(on_ring))?;
+        let end = Arc::new(WriterEnd::without_thread(shared.clone()));
+        Ok((Journal { writer: end, shared }, SteppedWriter::new(writer)))
+    }
+
+    /// What was durable, and the writer that goes on behind it.
+    fn recover(
+        disk: Arc<dyn Disk>,
+        mut options: JournalOptions,
+        on_fatal: Box<dyn Fn(&Error) + Send + Sync>,
+        work: Bell,
+    ) -> Result<(Arc<Shared>, Writer)> {
         options.check()?;
         disk.create_dir(file::DIRECTORY).context("create", file::DIRECTORY)?;
         let Recovered { shards, files, tail, journal } = recovery::recover(&*disk, options.file_bytes)?;
@@ -234,7 +260,7 @@ impl Journal {
             journal,
             state: Mutex::new(State::new(shards, Files { zeroes, ..files }, options.block_bytes_max)),
             options,
-            work: Condvar::new(),
+            work,
             files_changed: Condvar::new(),
             on_fatal,
         });
@@ -246,9 +272,7 @@ impl Journal {
         writer.prove_recovered(last_block)?;
         writer.retire_recovered();
         reserve::top_up(&shared);
-        let thread = std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run());
-        let handle = Mutex::new(Some(thread.context("start", "the journal's writer thread")?));
-        Ok(Journal { writer: Arc::new(WriterThread { shared: shared.clone(), handle }), shared })
+        Ok((shared, writer))
     }
 
     /// Opens what is sound of a damaged journal, for reading alone: nothing is written, everything new is refused. States what
@@ -321,7 +345,7 @@ impl Journal {
         state.cache.push(shard, entries);
         let evicted = state.evict(options.tail_cache_bytes);
         drop(state);
-        self.shared.work.notify_one();
+        self.shared.work.ring();
         drop(evicted);
     }
 
@@ -445,7 +469,7 @@ impl Journal {
     /// Has the writer begin another file as soon as one is ready, so that what is purged can leave the one it writes.
     pub fn begin_next_file(&self) {
         self.shared.state.lock().next_file = true;
-        self.shared.work.notify_one();
+        self.shared.work.ring();
     }
 
     /// How much the journal holds.
@@ -482,31 +506,7 @@ impl Journal {
         let work = Work { shard, what, frames: 0..0, done: Some(done) };
         state.queue.push_urgent(work, &framed.bytes, framed.count);
         drop(state);
-        self.shared.work.notify_one();
-    }
-}
-
-impl WriterThread {
-    fn close(&self) {
-        self.shared.state.lock().closing = true;
-        self.shared.work.notify_one();
-        let Some(handle) = self.handle.lock().take() else { return };
-        if handle.thread().id() == std::thread::current().id() {
-            // The last handle went with a completion: the writer ends by itself when that returns.
-            return;
-        }
-        // A panic of the writer has been told through `on_fatal`.
-        let _ = handle.join();
-        let mut state = self.shared.state.lock();
-        while state.files.preparing {
-            self.shared.files_changed.wait(&mut state);
-        }
-    }
-}
-
-impl Drop for WriterThread {
-    fn drop(&mut self) {
-        self.close();
+        self.shared.work.ring();
     }
 }
 

@@ -281,7 +281,7 @@ impl Job {
                 Err(failed) => return files.note(failed),
             }
             self.shared.files_changed.notify_all();
-            self.shared.work.notify_one();
+            self.shared.work.ring();
         }
     }
 

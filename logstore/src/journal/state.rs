@@ -15,6 +15,7 @@ use crate::Error;
 use crate::id::{LogId, LogIndex, ShardId};
 use crate::io::Disk;
 
+use super::bell::Bell;
 use super::copy_forward::CopyForward;
 use super::frame::frame_len;
 use super::index::{EntryIndex, Location};
@@ -32,7 +33,7 @@ pub(crate) struct Shared {
     pub journal: u64,
     pub state: Mutex<State>,
     /// Wakes the writer.
-    pub work: Condvar,
+    pub work: Bell,
     /// Wakes who waits for a file to be ready, or for a preparing job to end.
     pub files_changed: Condvar,
     pub on_fatal: Box<dyn Fn(&Error) + Send + Sync>,

@@ -1,4 +1,4 @@
-//! The one thread that writes: group commit.
+//! The one who writes: group commit, in steps.
 //!
 //! What always holds: at most one block is not synced; nobody is told "done" before the sync that covers his
 //! frames has returned; after a failed write or sync nothing is written any more and nobody is told "done".
@@ -6,9 +6,13 @@
 //! What arrives during a sync is the next block: there is no timer in the path of an append. When nothing is
 //! queued an empty proof block follows, which states that the block before it was synced; it is synced after a
 //! moment of idleness, and the next block overwrites it.
+//!
+//! A step never waits for work and asks no clock: `driver` says who steps, and how it waits in between.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::MutexGuard;
 
 use crate::id::{LogId, ShardId};
 use crate::io::{Context, DataFile, Part, Parts, read_full};
@@ -41,6 +45,28 @@ pub(crate) struct Writer {
     /// Entries that are written again with the batch, and where their frames begin in the block.
     copies: Vec<Copy>,
     copy_starts: Vec<u32>,
+    /// The block that is written and not synced.
+    unsynced: Option<Unsynced>,
+}
+
+/// Where a block is that is not synced, and its bytes.
+#[derive(Clone, Copy)]
+struct Unsynced {
+    at: Position,
+    bytes: u32,
+}
+
+/// What is to happen before the writer's next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriterNext {
+    /// Nothing: there is more to do.
+    Step,
+    /// Nothing either; the next step syncs what this one wrote. Somebody who simulates lets pass here what a sync takes.
+    Sync,
+    /// Until there is work; if a time is named, an idle step follows when it has passed without any.
+    Wait(Option<Duration>),
+    /// The journal is closed and everything is synced, or it has failed.
+    Ended,
 }
 
 /// How far the last acknowledged block is proven.
@@ -52,12 +78,16 @@ enum Proof {
 }
 
 /// What the writer does next.
+#[derive(Clone, Copy)]
 enum Step {
     Commit,
     WriteProof,
+    SyncProof,
     /// Nobody has asked for anything for a while.
     Idle,
     NextFile,
+    /// Nothing, until there is work; if there is a limit, until that has passed.
+    Wait(Option<Duration>),
     Close,
 }
 
@@ -74,6 +104,7 @@ impl Writer {
             committed: Vec::new(),
             copies: Vec::new(),
             copy_starts: Vec::new(),
+            unsynced: None,
         }
     }
 
@@ -102,63 +133,89 @@ impl Writer {
         write(&self.active, &bytes[..read], from, Parts::all(Part::JournalBlocks))
     }
 
-    /// Runs until the journal is closed or fails.
-    pub fn run(mut self) {
-        let ended = catch_unwind(AssertUnwindSafe(|| self.run_until_closed()));
-        let error = match ended {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error,
-            Err(_) => Error::Stopped("the writer thread panicked".to_owned()),
-        };
-        self.fail(&error);
+    /// One step. `is_idle`: the time that the step before named has passed without work.
+    pub fn step(&mut self, is_idle: bool) -> Result<WriterNext> {
+        if let Some(unsynced) = self.unsynced {
+            return self.sync_block(unsynced);
+        }
+        let shared = self.shared.clone();
+        let step = self.choose(&mut shared.state.lock(), is_idle);
+        self.go(step)
     }
 
-    fn run_until_closed(&mut self) -> Result<()> {
+    /// One step; waits before it, as a thread does, until there is one.
+    pub fn step_or_wait(&mut self) -> Result<WriterNext> {
+        if let Some(unsynced) = self.unsynced {
+            return self.sync_block(unsynced);
+        }
+        let shared = self.shared.clone();
+        let step = self.wait_for_step(&shared, shared.state.lock());
+        self.go(step)
+    }
+
+    fn wait_for_step(&mut self, shared: &Shared, mut state: MutexGuard<'_, State>) -> Step {
+        let mut is_idle = false;
         loop {
-            match self.next_step() {
-                Step::Commit => self.commit(0)?,
-                Step::WriteProof => self.write_proof()?,
-                Step::Idle => self.idle()?,
-                Step::NextFile => self.leave_file()?,
-                Step::Close => return self.finish(),
+            match self.choose(&mut state, is_idle) {
+                Step::Wait(limit) => is_idle = shared.work.wait(&mut state, limit),
+                step => return step,
             }
         }
     }
 
-    /// Waits until there is something to do; fills `batch` and `committed` if that is a commit.
-    fn next_step(&mut self) -> Step {
-        let shared = self.shared.clone();
-        let mut state = shared.state.lock();
-        loop {
-            if state.next_file && !state.files.ready.is_empty() {
-                state.next_file = false;
-                return Step::NextFile;
-            }
-            if !state.queue.is_empty() {
-                self.take(&mut state);
-                return Step::Commit;
-            }
-            if state.closing {
-                self.take(&mut state);
-                return Step::Close;
-            }
-            if self.proof == Proof::Missing {
-                return Step::WriteProof;
-            }
-            let wants_files = state.files.wants_retry(shared.options.reserve_files);
-            let copies = state.copies.next_bytes().is_some() || state.file_to_copy(&shared.options).is_some();
-            if self.proof == Proof::Synced && !wants_files && !copies && state.uncommitted.is_empty() {
-                shared.work.wait(&mut state);
-                continue;
-            }
-            let idle = shared.work.wait_for(&mut state, shared.options.proof_after).timed_out();
-            if idle && state.queue.is_empty() && !state.closing {
-                if !state.uncommitted.is_empty() {
-                    self.take(&mut state);
-                    return Step::Commit;
-                }
-                return Step::Idle;
-            }
+    fn go(&mut self, step: Step) -> Result<WriterNext> {
+        match step {
+            Step::Commit => self.write_block(0)?,
+            Step::WriteProof => self.write_proof()?,
+            Step::SyncProof => self.sync_proof()?,
+            Step::Idle => self.idle()?,
+            Step::NextFile => self.leave_file()?,
+            Step::Wait(limit) => return Ok(WriterNext::Wait(limit)),
+            Step::Close => return Ok(WriterNext::Ended),
+        }
+        Ok(if self.unsynced.is_some() { WriterNext::Sync } else { WriterNext::Step })
+    }
+
+    /// What there is to do; fills `batch` and `committed` if that is a commit.
+    fn choose(&mut self, state: &mut State, is_idle: bool) -> Step {
+        let options = &self.shared.options;
+        if state.next_file && !state.files.ready.is_empty() {
+            state.next_file = false;
+            return Step::NextFile;
+        }
+        if !state.queue.is_empty() {
+            self.take(state);
+            return Step::Commit;
+        }
+        if state.closing {
+            return self.choose_last(state);
+        }
+        if self.proof == Proof::Missing {
+            return Step::WriteProof;
+        }
+        let wants_files = state.files.wants_retry(options.reserve_files);
+        let copies = state.copies.next_bytes().is_some() || state.file_to_copy(options).is_some();
+        if self.proof == Proof::Synced && !wants_files && !copies && state.uncommitted.is_empty() {
+            return Step::Wait(None);
+        }
+        if !is_idle {
+            return Step::Wait(Some(options.proof_after));
+        }
+        if state.uncommitted.is_empty() {
+            return Step::Idle;
+        }
+        self.take(state);
+        Step::Commit
+    }
+
+    /// What is left to do when the journal is closed and nothing is queued.
+    fn choose_last(&mut self, state: &mut State) -> Step {
+        self.take(state);
+        match self.proof {
+            _ if !self.committed.is_empty() => Step::Commit,
+            Proof::Missing => Step::WriteProof,
+            Proof::Written => Step::SyncProof,
+            Proof::Synced => Step::Close,
         }
     }
 
@@ -172,8 +229,8 @@ impl Writer {
         }
     }
 
-    /// One group commit, with at least `share` bytes of copies if there are any.
-    fn commit(&mut self, share: usize) -> Result<()> {
+    /// Writes one group commit, with at least `share` bytes of copies if there are any; the next step syncs it.
+    fn write_block(&mut self, share: usize) -> Result<()> {
         for (shard, committed) in &self.committed {
             self.batch.block.add(&FrameHead::mark(FrameKind::Committed, *shard, *committed), &[]);
         }
@@ -181,14 +238,21 @@ impl Writer {
         self.add_copies(share.max(copy_forward::share(self.batch.block.len(), &self.shared.options)));
         let at = Position { file: self.active.head.number, offset: self.tail };
         let bytes = self.batch.block.finish(BlockKind::Commit, at, at, self.active.head.salt);
-        let written = bytes.len() as u64;
+        let unsynced = Unsynced { at, bytes: bytes.len() as u32 };
         let copied = self.copies.iter().map(|copy| copy.frame_bytes() as u64).sum();
         #[cfg(feature = "plants")]
         acknowledge_before_sync(&mut self.batch.works);
         write(&self.active, bytes, self.tail, Parts::but(Part::JournalBlocks, copied, Part::JournalCopies))?;
+        self.unsynced = Some(unsynced);
+        Ok(())
+    }
+
+    /// Syncs what the step before wrote, and tells who waits for it.
+    fn sync_block(&mut self, Unsynced { at, bytes }: Unsynced) -> Result<WriterNext> {
         sync(&self.active)?;
-        metrics::counter!("skein_journal_bytes_total").increment(written);
-        self.tail += written as u32;
+        self.unsynced = None;
+        metrics::counter!("skein_journal_bytes_total").increment(u64::from(bytes));
+        self.tail += bytes;
         self.proof = Proof::Missing;
         self.note_written();
         let (forgot, copies) = self.publish(at);
@@ -198,7 +262,7 @@ impl Writer {
         if copies {
             copy_forward::read_ahead(&self.shared);
         }
-        Ok(())
+        Ok(WriterNext::Step)
     }
 
     /// Begins another file, so that this one can go.
@@ -212,7 +276,7 @@ impl Writer {
     fn idle(&mut self) -> Result<()> {
         copy_forward::read_ahead(&self.shared);
         if self.make_room_for_copy()? {
-            self.commit(copy_forward::idle_share(&self.shared.options))
+            self.write_block(copy_forward::idle_share(&self.shared.options))
         } else if self.proof == Proof::Written {
             self.sync_proof()
         } else {
@@ -354,18 +418,8 @@ impl Writer {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<()> {
-        if !self.batch.works.is_empty() || !self.committed.is_empty() {
-            self.commit(0)?;
-        }
-        if self.proof == Proof::Missing {
-            self.write_proof()?;
-        }
-        if self.proof == Proof::Written { self.sync_proof() } else { Ok(()) }
-    }
-
     /// The end: whoever waits is told so, and nothing is accepted from here on.
-    fn fail(&mut self, error: &Error) {
+    pub fn fail(&mut self, error: &Error) {
         let mut waiting = std::mem::take(&mut self.batch.works);
         {
             let mut state = self.shared.state.lock();
