@@ -8,6 +8,8 @@ pub(crate) mod group;
 pub(crate) mod log_store;
 pub(crate) mod membership;
 pub(crate) mod network;
+#[cfg(test)]
+mod simulated;
 pub(crate) mod state_machine;
 #[cfg(test)]
 mod suite;

@@ -1,5 +1,5 @@
-//! One ticker a node, on a thread of its own: it beats for the groups this node leads and elects for those that
-//! nobody does.
+//! One ticker a node, on a thread of its own or, in a simulation, a task of the simulated machine: it beats for the groups this
+//! node leads and elects for those that nobody does.
 //!
 //! What always holds: it never waits for a group (a full channel costs that group one beat, not the others);
 //! it only ever calls `elect(true)`, which asks before it unseats; its lag is a metric, because a ticker that stalls
@@ -8,13 +8,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use logstore::id::{NodeId, ShardId};
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 
 use crate::raft::group::{Group, LEASE_MS};
+use crate::runtime::{self, Instant};
 
 /// How often leaders beat.
 const BEAT: Duration = Duration::from_millis(100);
@@ -32,12 +34,17 @@ const JITTER_MS: u64 = 150;
 /// Beats and elects for all groups given to it, until dropped.
 pub(crate) struct Ticker {
     shared: Arc<Shared>,
+    /// None in a simulation.
     thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Default)]
 struct Shared {
     groups: Mutex<Vec<Watched>>,
+    /// Wakes the thread.
     changed: Condvar,
+    /// Wakes the simulated task.
+    changed_simulated: Notify,
     stop: AtomicBool,
 }
 
@@ -59,31 +66,32 @@ enum Need {
 }
 
 impl Ticker {
-    /// Starts the thread.
+    /// Starts the thread, or the task.
     pub(crate) fn start() -> std::io::Result<Ticker> {
-        let shared =
-            Arc::new(Shared { groups: Mutex::default(), changed: Condvar::new(), stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared::default());
+        let ticking = shared.clone();
+        if runtime::is_simulated() {
+            runtime::spawn(async move { ticking.run_simulated().await });
+            return Ok(Ticker { shared, thread: None });
+        }
         let thread = std::thread::Builder::new().name("skein-ticker".to_string());
-        let thread = thread.spawn({
-            let shared = shared.clone();
-            move || shared.run()
-        })?;
+        let thread = thread.spawn(move || ticking.run())?;
         Ok(Ticker { shared, thread: Some(thread) })
     }
 
     /// Beats and elects for a group from now on.
     pub(crate) fn watch(&self, node: NodeId, group: Group) {
         let patience = patience(node, group.shard());
-        let now = Instant::now();
+        let now = Instant::now_here();
         self.shared.groups.lock().push(Watched { group, heard: now, retry_at: now, patience });
-        self.shared.changed.notify_all();
+        self.shared.wake();
     }
 }
 
 impl Drop for Ticker {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.shared.changed.notify_all();
+        self.shared.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -91,31 +99,43 @@ impl Drop for Ticker {
 }
 
 impl Shared {
+    fn wake(&self) {
+        self.changed.notify_all();
+        self.changed_simulated.notify_one();
+    }
+
     fn run(&self) {
         let lag = metrics::histogram!("skein_ticker_lag_seconds");
-        let mut due = Instant::now();
+        let mut due = Instant::now_here();
         while !self.stop.load(Ordering::Acquire) {
             let mut groups = self.groups.lock();
-            let now = Instant::now();
-            lag.record(now.saturating_duration_since(due).as_secs_f64());
-            let starting = beat(&mut groups, now);
-            due = now + if starting { START_STEP } else { BEAT };
-            self.changed.wait_until(&mut groups, due);
+            let now = Instant::now_here();
+            lag.record((now - due).as_secs_f64());
+            let pause = beat(&mut groups, now);
+            due = now + pause;
+            self.changed.wait_for(&mut groups, due - Instant::now_here());
             // A new group is looked at once: then the beat is early, not late.
-            due = due.min(Instant::now());
+            due = due.min(Instant::now_here());
+        }
+    }
+
+    async fn run_simulated(&self) {
+        while !self.stop.load(Ordering::Acquire) {
+            let pause = beat(&mut self.groups.lock(), Instant::now_here());
+            let _ = runtime::within(pause, self.changed_simulated.notified()).await;
         }
     }
 }
 
-/// Gives every group what it needs; whether one of them is waiting to lead at once.
-fn beat(groups: &mut [Watched], now: Instant) -> bool {
+/// Gives every group what it needs; how long until the next time, which is soon while one of them waits to lead at once.
+fn beat(groups: &mut [Watched], now: Instant) -> Duration {
     let mut starting = false;
     for watched in groups {
         let need = watched.need(now);
         starting |= watched.is_starting();
         watched.give(need, now);
     }
-    starting
+    if starting { START_STEP } else { BEAT }
 }
 
 impl Watched {
@@ -127,7 +147,7 @@ impl Watched {
         if now < self.retry_at || !self.group.is_voter() {
             return Need::Nothing;
         }
-        election_need(self.group.is_only_voter(), now.saturating_duration_since(self.heard), self.patience)
+        election_need(self.group.is_only_voter(), now - self.heard, self.patience)
     }
 
     /// Whether the group could lead at once and does not yet.

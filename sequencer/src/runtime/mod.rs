@@ -113,6 +113,11 @@ impl From<Simulation> for Runtime {
     }
 }
 
+/// Whether this is asked inside a simulation.
+pub(crate) fn is_simulated() -> bool {
+    simulation::is_here()
+}
+
 /// Starts a task.
 pub(crate) fn spawn<F>(task: F) -> Task<F::Output>
 where

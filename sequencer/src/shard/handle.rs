@@ -1,7 +1,7 @@
 //! One shard on this node, as the parts above see it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use logstore::id::{ConnectionId, ConversationId, LogIndex, SeqId, ShardId};
 use logstore::{Entry, Journal, Records};
@@ -173,9 +173,9 @@ impl Shard {
         if self.journal.has_lost(self.id()) {
             return Err(Error::Refused { shard: self.id(), why: Capacity::Damaged });
         }
-        let began = Instant::now();
+        let began = runtime::Instant::now_here();
         match runtime::within(PROBE_LIMIT, self.execute(Command::Probe)).await {
-            Some(Ok(_)) => Ok(began.elapsed()),
+            Some(Ok(_)) => Ok(runtime::Instant::now_here() - began),
             Some(Err(why)) => Err(Error::Refused { shard: self.id(), why }),
             None => {
                 Err(Error::Timeout { shard: self.id(), what: "commit a probe", ms: PROBE_LIMIT.as_millis() as u64 })

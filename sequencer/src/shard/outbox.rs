@@ -84,12 +84,15 @@ pub(crate) async fn pump(shard: Arc<Shard>, carrier: Arc<dyn EffectCarrier>, ack
                 pairs.push(empty(shard.clone(), carrier.clone(), acks.clone(), to));
             }
         }
+        // In this order, not in one drawn by lot: a simulation does the same again. What is under way is first, for nothing else
+        // drives it, and signals may come without end.
         tokio::select! {
-            () = shard.core.outbox_signal().notified() => {}
-            () = runtime::sleep(LOOK) => {}
+            biased;
             Some(done) = pairs.next(), if !pairs.is_empty() => {
                 under_way.remove(&done);
             }
+            () = shard.core.outbox_signal().notified() => {}
+            () = runtime::sleep(LOOK) => {}
         }
     }
 }
