@@ -150,7 +150,7 @@ impl Story {
     async fn compact(&self) {
         let deadline = Instant::now() + PATIENCE;
         for shard in self.world.sequencer.shards() {
-            shard.compact();
+            shard.seal_and_compact().await.unwrap();
             while !shard.compact_plans().await.unwrap().is_empty() {
                 assert!(Instant::now() < deadline, "not compacted: {:?}", shard.compact_plans().await);
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -259,6 +259,22 @@ async fn what_is_erased_recalled_and_trimmed_is_in_no_file_of_the_node() {
     let bodies = sent.iter().filter(|sent| sent.conversation == groups[1] && sent.sender != ERASED).map(|s| &s.body);
     assert!(bodies.into_iter().all(|body| records.iter().any(|record| record.body == *body)));
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compacting_drops_what_was_taken_back_a_moment_ago() {
+    let mut story = Story::begin().await;
+    story.chat().await;
+    story.seal().await;
+    story.recall(&story.sent[0]).await;
+    let trimmed = story.sent.iter().position(|sent| sent.conversation == story.groups[5]).unwrap();
+    story.trim(&story.sent[trimmed]).await;
+    story.compact().await;
+    let decoded = story.decoded();
+    for (at, sent) in story.sent.iter().enumerate() {
+        assert_eq!(decoded.contains(&sent.body), at != 0 && at != trimmed, "message {at}");
+    }
+    story.world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

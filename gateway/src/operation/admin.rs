@@ -91,7 +91,7 @@ async fn seal_one(shard: &Shard) -> Result<proto::SealedShard, Fault> {
 }
 
 /// Administrators are told what file it is, too.
-fn not_sealed(error: sequencer::Error) -> Fault {
+pub(super) fn not_sealed(error: sequencer::Error) -> Fault {
     match error {
         sequencer::Error::CannotSeal { .. } => Fault::new(Code::Internal, error.to_string()),
         error => error.into(),

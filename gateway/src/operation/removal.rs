@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanout::{Code, Fault};
+use futures::future::try_join_all;
 use logstore::id::{SeqId, UserId};
 use sequencer::Retention;
 
+use super::admin::not_sealed;
 use super::conversation::no_such_user;
 use super::{Answer, encode, parse};
 
@@ -72,11 +74,12 @@ pub(super) async fn sweep(gateway: &Gateway, body: Bytes) -> Answer {
 
 pub(super) async fn compact(gateway: &Gateway, body: Bytes) -> Answer {
     let request: proto::Compact = parse(body)?;
+    let shards = gateway.sequencer().shards();
+    if request.begin {
+        try_join_all(shards.iter().map(|shard| shard.seal_and_compact())).await.map_err(not_sealed)?;
+    }
     let mut plans = Vec::new();
-    for shard in gateway.sequencer().shards() {
-        if request.begin {
-            shard.compact();
-        }
+    for shard in shards {
         plans.extend(shard.compact_plans().await?.iter().map(convert::compact_plan));
     }
     Ok(encode(&proto::CompactPlans { plans }))

@@ -33,7 +33,18 @@ impl Shard {
         sealing::compact_plans(self).await
     }
 
-    /// Has everything that waits to be dropped dropped now: merges and rewrites begin that would have come later.
+    /// Seals what there is, so that what was taken back a moment ago counts too, and then the same as [`Shard::compact`]. While that is
+    /// under way another one changes nothing.
+    pub async fn seal_and_compact(&self) -> Result<()> {
+        if !self.core.sealing().is_compacting() {
+            self.seal().await?;
+            self.compact();
+        }
+        Ok(())
+    }
+
+    /// Has everything that waits to be dropped dropped now: merges and rewrites begin that would have come later. What is not sealed
+    /// does not wait yet.
     pub fn compact(&self) {
         self.core.sealing().compact();
     }

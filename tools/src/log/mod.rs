@@ -66,7 +66,7 @@ enum Command {
     #[command(after_help = "Examples:\n  skein log compact --dry-run --data-dir ./skein-data\n  \
         skein log compact --data-dir ./skein-data --timeout 10m -o json\n\n\
         Merges are asked for in the log: this needs the running node, and the admin key.\n\
-        What was taken back since the last seal is not due yet: skein shard seal --all first.")]
+        Shards are sealed first, but for a dry run: it knows of what was taken back before the last seal.")]
     Compact(compact::Args),
     /// Discard the state stores and make them anew from the segments
     #[command(after_help = "Examples:\n  skein log rebuild --data-dir ./skein-data\n  \

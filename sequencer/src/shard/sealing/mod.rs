@@ -237,7 +237,8 @@ impl Sealing {
         self.dropping.lock().compacting = false;
     }
 
-    fn is_compacting(&self) -> bool {
+    /// Whether what waits is being dropped.
+    pub(crate) fn is_compacting(&self) -> bool {
         self.dropping.lock().compacting
     }
 
