@@ -11,24 +11,8 @@ mod house;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use house::{Answer, House};
+use house::{Answer, House, fixture};
 use serde_json::Value;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1").join(name)
-}
-
-fn copied(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copied(&path, &to);
-        } else {
-            std::fs::copy(path, to).unwrap();
-        }
-    }
-}
 
 /// Every file of a directory with its bytes.
 fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -41,13 +25,6 @@ fn snapshot(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     files
-}
-
-/// The kept directory, of which no node runs.
-fn kept() -> House {
-    let house = House::closed(tempfile::tempdir().unwrap());
-    copied(&fixture("data"), &house.data());
-    house
 }
 
 fn json_lines(name: &str) -> Vec<Value> {
@@ -149,7 +126,7 @@ fn what_is_not_there_is_refused(house: &House) {
 
 #[test]
 fn every_command_that_looks_at_a_log_reads_the_first_format_merged_and_all_and_changes_nothing() {
-    let house = kept();
+    let house = House::of_the_first_format();
     let before = snapshot(&house.data());
     let acks = json_lines("acks.jsonl");
     let direct = acks[0]["conversation"].as_str().unwrap();
@@ -169,7 +146,7 @@ fn every_command_that_looks_at_a_log_reads_the_first_format_merged_and_all_and_c
 
 #[test]
 fn a_node_goes_on_from_the_first_format_and_merges_it_and_tells_the_same() {
-    let mut house = kept();
+    let mut house = House::of_the_first_format();
     house.start();
     let told = std::fs::read(fixture("data.jsonl")).unwrap();
     assert!(exported(&house, "as it was.jsonl") == told, "an export says what it said when the node was killed");

@@ -6,34 +6,17 @@
 mod house;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use house::{Answer, House};
+use house::{Answer, House, fixture};
 use serde_json::{Value, json};
 
 /// A message of alice to bob that the merged segment holds.
 const RECALLED_SEQ: &str = "5";
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1").join(name)
-}
-
-fn copied(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copied(&path, &to);
-        } else {
-            std::fs::copy(path, to).unwrap();
-        }
-    }
-}
-
 /// A running node whose first segments are merged, and the 1:1 of alice and bob.
 fn merged_house() -> (House, String) {
-    let mut house = House::closed(tempfile::tempdir().unwrap());
-    copied(&fixture("data"), &house.data());
+    let mut house = House::of_the_first_format();
     house.start();
     house.sign_in("alice");
     let acks = std::fs::read_to_string(fixture("acks.jsonl")).unwrap();

@@ -3,6 +3,7 @@
 
 mod house;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -100,7 +101,7 @@ fn a_restore_to_a_moment_between_saves_has_exactly_what_there_was_and_goes_on() 
     let first = house.save(&backups);
     assert_eq!(first["points_to_ms"], Value::Null, "a save alone is a point alone");
 
-    // Generations and merges come and go between the saves; so do 1:1s, a group, and who is in it.
+    // Generations come and go between the saves; so do 1:1s, a group, and who is in it.
     let mut moments = Vec::new();
     for round in 0..4 {
         house.send(&format!("round {round}"));
@@ -151,6 +152,40 @@ fn a_restore_to_a_moment_between_saves_has_exactly_what_there_was_and_goes_on() 
     restored.seal();
     restored.stop();
     restored.run(&["log", "verify", "--deep", "--data-dir", restored.data().to_str().unwrap()]).done();
+}
+
+#[test]
+fn merges_and_what_they_drop_between_two_saves_are_no_hindrance() {
+    let mut house = House::of_the_first_format().serving_with(&KEEPS);
+    house.start();
+    ["alice", "bob", "carol"].iter().for_each(|name| house.sign_in(name));
+    let backups = house.path("backups");
+    let levels = |house: &House| {
+        let names = ["segments/00000", "segments/00001"].map(|dir| std::fs::read_dir(house.data().join(dir)).unwrap());
+        let names = names.into_iter().flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.contains(".L1.") || name.contains(".L2.")).collect::<BTreeSet<_>>()
+    };
+    house.save(&backups);
+    let merged_before = levels(&house);
+    let mut moments = vec![house.moment()];
+    house.send("before the merge");
+    moments.push(house.moment());
+    let told = house.run(&["history", "--with", "bob", "--profile", "alice", "-o", "json"]).done().json();
+    let direct = told[0]["conversation"].as_str().unwrap();
+    house.admin(&["conversation", "trim", direct, "--before", "6"]);
+    house.seal();
+    house.seal();
+    house.admin(&["log", "compact", "--timeout", "60s"]);
+    assert!(levels(&house) != merged_before, "merges were made meanwhile: {merged_before:?}");
+    moments.push(house.moment());
+    house.send("after the merge");
+    moments.push(house.moment());
+    house.send("later");
+    house.save(&backups);
+    for (place, (lines, at)) in moments.iter().enumerate() {
+        let restored = house.restored(&backups, &format!("at-{place}"), *at);
+        assert_eq!(restored.export(), *lines, "moment {place}");
+    }
 }
 
 fn by(house: &House, name: &str, args: &[&str]) {

@@ -35,6 +35,19 @@ impl House {
         House { dir, node: None, listen: "127.0.0.1:0".into(), data, server_args: Vec::new(), config: None }
     }
 
+    /// No node, in a copy of the directory that is kept of the first format. Its log is older than the dedup window, so that merges may begin.
+    pub fn of_the_first_format() -> House {
+        let house = House::closed(tempfile::tempdir().unwrap());
+        copied(&fixture("data"), &house.data());
+        house
+    }
+
+    /// What its node is given when it starts.
+    pub fn serving_with(mut self, server_args: &[&str]) -> House {
+        self.server_args = server_args.iter().map(|arg| arg.to_string()).collect();
+        self
+    }
+
     /// The node's data lies elsewhere.
     pub fn data_at(&mut self, data: &Path) {
         self.data = data.to_owned();
@@ -134,6 +147,23 @@ impl House {
     pub fn mint(&self, name: &str) -> String {
         let data = self.data();
         self.run(&["token", "mint", name, "--data-dir", data.to_str().unwrap()]).done().words()
+    }
+}
+
+/// What is kept of the first format, by its name.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/v1").join(name)
+}
+
+fn copied(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copied(&path, &to);
+        } else {
+            std::fs::copy(path, to).unwrap();
+        }
     }
 }
 
