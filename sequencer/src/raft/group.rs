@@ -7,16 +7,19 @@ use std::time::Duration;
 use logstore::Journal;
 use logstore::id::{LogIndex, NodeId, ShardId};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{InitializeError, RaftError};
 use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
 use openraft::{BasicNode, Config, RaftMetrics, ServerState, SnapshotPolicy};
+use parking_lot::Mutex;
 
 use crate::raft::checkpoint::Checkpoint;
 use crate::raft::log_store::LogStore;
 use crate::raft::network::Peers;
+use crate::raft::receive;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{RaftLeader, TypeConfig, index_of};
-use crate::runtime;
+use crate::runtime::{self, Instant};
 use crate::shard::core::ShardCore;
 use crate::{Error, Result};
 
@@ -25,6 +28,8 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
 
 /// How long a leader leads without hearing from a quorum, and a follower keeps from voting.
 pub(crate) const LEASE_MS: u64 = 600;
+/// The same.
+pub(super) const LEASE: Duration = Duration::from_millis(LEASE_MS);
 /// How often a group is looked at while it starts: openraft's metrics have no event for "applied in this term".
 const START_POLL: Duration = Duration::from_millis(1);
 /// A start that makes no progress for so long has failed.
@@ -37,6 +42,10 @@ pub(crate) struct Group {
     node: NodeId,
     raft: Raft,
     server: WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>>,
+    /// When a leader was last heard.
+    heard: Arc<Mutex<Instant>>,
+    /// None: from the beginning.
+    votes_from: Option<Instant>,
 }
 
 /// A group's figures.
@@ -55,22 +64,28 @@ impl Group {
         journal: Journal,
         core: Arc<ShardCore>,
         checkpoint: Option<Checkpoint>,
+        peers: Peers,
     ) -> Result<Group> {
         let shard = core.shard();
+        let votes_from = receive::votes_from(journal.shard_log(shard).vote.is_none());
         let log = LogStore::new(journal, core.clone());
         let config = Arc::new(config().validate().map_err(|e| failed(shard, &e))?);
-        let raft = Raft::new(node.0, config, Peers::default(), log, StateMachine::new(core, checkpoint)).await;
+        let raft = Raft::new(node.0, config, peers, log, StateMachine::new(core, checkpoint)).await;
         let raft = raft.map_err(|e| failed(shard, &e))?;
-        Ok(Group { shard, node, server: raft.server_metrics(), raft })
+        let heard = Arc::new(Mutex::new(Instant::now_here()));
+        Ok(Group { shard, node, server: raft.server_metrics(), raft, heard, votes_from })
     }
 
-    /// Makes this node the only voter, unless the group has members already.
-    pub(crate) async fn initialize(&self) -> Result<()> {
+    /// Makes these nodes its voters, unless the group has members already. All of a new group may do that, with the same voters.
+    pub(crate) async fn initialize(&self, voters: &[NodeId]) -> Result<()> {
         if self.raft.is_initialized().await.map_err(|e| failed(self.shard, &e))? {
             return Ok(());
         }
-        let members = BTreeMap::from([(self.node.0, BasicNode::default())]);
-        self.raft.initialize(members).await.map_err(|e| failed(self.shard, &e))
+        let members: BTreeMap<_, _> = voters.iter().map(|node| (node.0, BasicNode::default())).collect();
+        match self.raft.initialize(members).await {
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            made => made.map_err(|e| failed(self.shard, &e)),
+        }
     }
 
     /// Waits until this node leads and has applied an entry of its own term, hence everything committed before.
@@ -111,6 +126,26 @@ impl Group {
     /// Whether any node follows this one.
     pub(crate) fn has_followers(&self) -> bool {
         self.server.borrow_watched().membership_config.membership().nodes().nth(1).is_some()
+    }
+
+    /// When a leader was last heard here.
+    pub(crate) fn heard(&self) -> Instant {
+        *self.heard.lock()
+    }
+
+    /// A leader is heard.
+    pub(super) fn heard_now(&self) {
+        *self.heard.lock() = Instant::now_here();
+    }
+
+    /// From when on this replica votes; `None` if it always did.
+    pub(super) fn votes_from(&self) -> Option<Instant> {
+        self.votes_from
+    }
+
+    /// What openraft says of it, without asking.
+    pub(super) fn server(&self) -> &WatchReceiverOf<TypeConfig, RaftServerMetrics<TypeConfig>> {
+        &self.server
     }
 
     /// openraft's handle.

@@ -8,8 +8,18 @@ pub(crate) mod group;
 pub(crate) mod log_store;
 pub(crate) mod membership;
 pub(crate) mod network;
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "replicas of other nodes reach this one once there is a transport but the simulated one"
+    )
+)]
+mod receive;
 #[cfg(test)]
 mod simulated;
+#[cfg(test)]
+mod simulated_voters;
 pub(crate) mod state_machine;
 #[cfg(test)]
 mod suite;

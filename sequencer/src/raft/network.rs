@@ -1,52 +1,126 @@
-//! How a shard's replicas reach each other.
+//! How a shard's replicas reach each other: openraft's network over a [`Transport`].
 //!
-//! A node of this version is alone: every other node is unreachable, and says so in the way openraft wants
-//! it said. Transport goes behind [`Peers`] when there are several.
+//! What always holds: every call has the time limit that openraft gives it; a stream of appends reads a request before it fails,
+//! because openraft's back-off sits in the request stream (80,000 attempts a second were measured without); what cannot be reached
+//! grants nothing.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::stream::{self, Stream};
+use futures::{FutureExt, StreamExt};
+use logstore::id::{NodeId, ShardId};
 use openraft::alias::{SnapshotOf, VoteOf};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 
 use crate::raft::state_machine::Manifest;
 use crate::raft::types::TypeConfig;
+use crate::runtime;
 
-type RpcError = RPCError<TypeConfig>;
-type Answers<'s> = BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>;
+/// Before a peer that could not be reached is tried again.
+const BACKOFF: Duration = Duration::from_millis(500);
 
-/// Makes connections to peers.
-#[derive(Clone, Default)]
-pub(crate) struct Peers {}
+/// Why a call to a peer has no answer.
+pub(crate) type RpcError = RPCError<TypeConfig>;
+/// Appends on their way to a replica, in order.
+pub(crate) type Appends = BoxStream<'static, AppendEntriesRequest<TypeConfig>>;
+/// What became of them, in the same order.
+pub(crate) type Appended = BoxStream<'static, Result<StreamAppendResult<TypeConfig>, RpcError>>;
+/// An answer on its way.
+pub(crate) type Answer<T> = BoxFuture<'static, Result<T, RpcError>>;
+
+/// A replica of a shard on another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Replica {
+    pub(crate) node: NodeId,
+    pub(crate) shard: ShardId,
+}
+
+/// Carries calls to the replicas of other nodes. What arrives there goes to [`Group`](super::group::Group)'s receiving half.
+pub(crate) trait Transport: Send + Sync + 'static {
+    /// Appends are sent without waiting for the answers to those before. Ends with the first error.
+    fn append(&self, to: Replica, requests: Appends) -> Answer<Appended>;
+    /// Asks for a vote.
+    fn vote(&self, to: Replica, request: VoteRequest<TypeConfig>) -> Answer<VoteResponse<TypeConfig>>;
+    /// Asks whether a vote would be granted.
+    fn pre_vote(&self, to: Replica, request: VoteRequest<TypeConfig>) -> Answer<VoteResponse<TypeConfig>>;
+    /// Tells a replica that it is to lead.
+    fn transfer_leader(
+        &self,
+        to: Replica,
+        request: TransferLeaderRequest<TypeConfig>,
+    ) -> Answer<TransferLeaderResponse<TypeConfig>>;
+}
+
+/// That a replica could not be reached, in openraft's words.
+pub(crate) fn unreachable(to: Replica, why: &str) -> RpcError {
+    Unreachable::from_string(format!("shard {} on node {}: {why}", to.shard, to.node)).into()
+}
+
+/// Makes connections to a shard's other replicas.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    shard: ShardId,
+    /// None: the node is alone.
+    transport: Option<Arc<dyn Transport>>,
+}
+
+impl Peers {
+    /// Of a node that knows no other.
+    pub(crate) fn none(shard: ShardId) -> Peers {
+        Peers { shard, transport: None }
+    }
+
+    /// Through a transport.
+    #[cfg(test)]
+    pub(crate) fn through(shard: ShardId, transport: Arc<dyn Transport>) -> Peers {
+        Peers { shard, transport: Some(transport) }
+    }
+}
 
 impl RaftNetworkFactory<TypeConfig> for Peers {
     type Network = Peer;
 
-    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        Peer { target, addr: node.addr.clone() }
+    async fn new_client(&mut self, target: u64, _: &BasicNode) -> Peer {
+        Peer { to: Replica { node: NodeId(target), shard: self.shard }, transport: self.transport.clone() }
     }
 }
 
 /// The way to one peer.
 pub(crate) struct Peer {
-    target: u64,
-    addr: String,
+    to: Replica,
+    transport: Option<Arc<dyn Transport>>,
 }
 
 impl Peer {
-    fn unreachable(&self) -> Unreachable<TypeConfig> {
-        Unreachable::from_string(format!(
-            "node {} ({}) cannot be reached from a one-node cluster",
-            self.target, self.addr
-        ))
+    /// One call, within openraft's limit.
+    async fn call<T>(
+        &self,
+        option: RPCOption,
+        call: impl FnOnce(&dyn Transport, Replica) -> Answer<T>,
+    ) -> Result<T, RpcError> {
+        let Some(transport) = &self.transport else { return Err(unreachable(self.to, "this node is alone")) };
+        let limit = option.hard_ttl();
+        let answered = runtime::within(limit, call(&**transport, self.to)).await;
+        answered.unwrap_or_else(|| Err(unreachable(self.to, &format!("no answer within {limit:?}"))))
+    }
+
+    /// A stream of answers that begins when there is a first request.
+    async fn append(&self, mut requests: Appends, option: RPCOption) -> Appended {
+        let Some(first) = requests.next().await else { return stream::empty().boxed() };
+        let requests = stream::iter([first]).chain(requests).boxed();
+        match self.call(option, |transport, to| transport.append(to, requests)).await {
+            Ok(answers) => answers,
+            Err(error) => stream::iter([Err(error)]).boxed(),
+        }
     }
 }
 
@@ -55,47 +129,53 @@ impl RaftNetworkV2<TypeConfig> for Peer {
 
     async fn append_entries(
         &mut self,
-        _request: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        Err(self.unreachable().into())
+        let mut answers = self.append(stream::iter([request]).boxed(), option).await;
+        match answers.next().await {
+            Some(answer) => answer.map(AppendEntriesResponse::from),
+            None => Err(unreachable(self.to, "the stream ended without an answer")),
+        }
     }
 
-    /// An error before the first request is read skips openraft's back-off, which sits in the request stream (80,000
-    /// attempts a second were measured): read one, then answer with the error.
     fn stream_append<'s, S>(
         &'s mut self,
-        mut requests: S,
-        _option: RPCOption,
-    ) -> BoxFuture<'s, Result<Answers<'s>, RpcError>>
+        requests: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let error = RpcError::from(self.unreachable());
-        Box::pin(async move {
-            let _first = requests.next().await;
-            let answers: Answers<'s> = Box::pin(stream::iter([Err(error)]));
-            Ok(answers)
-        })
+        async move { Ok(self.append(requests.boxed(), option).await as BoxStream<'s, _>) }.boxed()
     }
 
     async fn vote(
         &mut self,
-        _request: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        Err(self.unreachable().into())
+        self.call(option, |transport, to| transport.vote(to, request)).await
     }
 
     /// Openraft's default would grant.
     async fn pre_vote(
         &mut self,
-        _request: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
-        Err(self.unreachable().into())
+        self.call(option, |transport, to| transport.pre_vote(to, request)).await
     }
 
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        self.call(option, |transport, to| transport.transfer_leader(to, request)).await
+    }
+
+    /// A manifest names segments; nobody fetches them yet, so a replica that lacks purged entries stays behind.
     async fn full_snapshot(
         &mut self,
         _vote: VoteOf<TypeConfig>,
@@ -103,10 +183,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(self.unreachable().into())
+        Err(Unreachable::from_string(format!("shard {}: segments are not sent to other nodes", self.to.shard)).into())
     }
 
     fn backoff(&self) -> Option<Backoff> {
-        Some(Backoff::new(std::iter::repeat(Duration::from_millis(500))))
+        Some(Backoff::new(std::iter::repeat(BACKOFF)))
     }
 }

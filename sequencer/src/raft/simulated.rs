@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::raft::group::Group;
+use crate::raft::network::Peers;
 use crate::raft::ticker::Ticker;
 use crate::runtime::{self, Machine, Simulation};
 use crate::shard::core::ShardCore;
@@ -23,7 +24,7 @@ const SYNC_MAX_US: u64 = 20_000;
 type Lives = Arc<Mutex<Vec<(Duration, u64, u64)>>>;
 
 /// Steps the writer; a sync takes what the seed says.
-async fn drive(mut writer: SteppedWriter, rung: Arc<Notify>) {
+pub(super) async fn drive(mut writer: SteppedWriter, rung: Arc<Notify>) {
     let mut is_idle = false;
     loop {
         let next = writer.step(is_idle);
@@ -49,9 +50,9 @@ async fn live(disk: FaultyDisk, lives: Lives) {
     runtime::spawn(drive(writer, rung));
     let core = Arc::new(ShardCore::new(ShardId(0), Arc::new(NothingSealed), 1 << 20, 1 << 20));
     let ticker = Ticker::start().unwrap();
-    let group = Group::start(NodeId(1), journal, core, None).await.unwrap();
+    let group = Group::start(NodeId(1), journal, core, None, Peers::none(ShardId(0))).await.unwrap();
     ticker.watch(NodeId(1), group.clone());
-    group.initialize().await.unwrap();
+    group.initialize(&[NodeId(1)]).await.unwrap();
     group.recovered().await.unwrap();
     let status = group.status();
     lives.lock().push((Simulation::elapsed(), status.term, status.last_index.0));

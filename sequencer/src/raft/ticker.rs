@@ -147,6 +147,7 @@ impl Watched {
         if now < self.retry_at || !self.group.is_voter() {
             return Need::Nothing;
         }
+        self.heard = self.heard.max(self.group.heard());
         election_need(self.group.is_only_voter(), now - self.heard, self.patience)
     }
 

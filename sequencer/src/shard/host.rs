@@ -12,6 +12,7 @@ use logstore::{Journal, JournalDamage};
 use parking_lot::Mutex;
 
 use crate::raft::group::Group;
+use crate::raft::network::Peers;
 use crate::raft::ticker::Ticker;
 use crate::runtime::{self, Task};
 use crate::shard::core::{CoreOptions, ShardCore};
@@ -242,7 +243,7 @@ impl Opening {
             started.push(one);
         }
         for one in &started {
-            one.group.initialize().await?;
+            one.group.initialize(&[self.options.node]).await?;
             one.group.recovered().await?;
         }
         Ok(started)
@@ -262,7 +263,7 @@ impl Opening {
             let restored = restored.map_err(|_| Error::Raft { shard: id, what: "the node is stopping".to_string() });
             let Restored { state, sealed, rows, checkpoint } = restored??;
             let core = Arc::new(ShardCore::above(state, sealed, rows, checkpoint.clone(), options));
-            let group = Group::start(node, journal, core.clone(), checkpoint).await?;
+            let group = Group::start(node, journal, core.clone(), checkpoint, Peers::none(id)).await?;
             Ok(Started { core, group })
         }
     }
