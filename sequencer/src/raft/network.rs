@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::{self, Stream};
 use futures::{FutureExt, StreamExt};
 use logstore::id::{NodeId, ShardId};
@@ -58,6 +59,12 @@ pub(crate) trait Transport: Send + Sync + 'static {
         to: Replica,
         request: TransferLeaderRequest<TypeConfig>,
     ) -> Answer<TransferLeaderResponse<TypeConfig>>;
+    /// Hands a proposal to the leader of a shard, whose bytes are the caller's business, and gives what it answers.
+    ///
+    /// Proposals to one node arrive in the order of these calls, whether or not the answers are polled; answers come in any order.
+    /// An error says nothing of what became of the proposal. At once if too many wait for an answer.
+    #[expect(dead_code, reason = "the proposer hands on to other nodes once there are other nodes")]
+    fn propose(&self, to: Replica, proposal: Bytes) -> Answer<Bytes>;
 }
 
 /// That a replica could not be reached, in openraft's words.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt, stream};
 use logstore::id::{LogIndex, NodeId, ShardId, TimeMs};
 use logstore::io::faulty::{FaultyDisk, Survives};
@@ -143,6 +144,11 @@ impl Transport for Wires {
         request: TransferLeaderRequest<TypeConfig>,
     ) -> Answer<TransferLeaderResponse<TypeConfig>> {
         self.ask(to, async move |group: Group| group.receive_transfer(request).await)
+    }
+
+    /// Proposals are made where the group leads.
+    fn propose(&self, to: Replica, _: Bytes) -> Answer<Bytes> {
+        std::future::ready(Err(unreachable(to, "nobody takes proposals there"))).boxed()
     }
 }
 
